@@ -1,0 +1,1 @@
+"""bitship: ship the same bits to every device."""

@@ -1,0 +1,175 @@
+"""The integer graph: ports, constants, nodes in execution order. Immutable; every change makes a new graph."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+
+import msgspec
+import numpy as np
+
+from bitship.errors import GraphError
+from bitship.graph.base import MAX_ELEMENTS, MAX_RANK, Array, TensorType
+from bitship.graph.dtypes import DType
+from bitship.graph.ops import AnyOp
+
+
+class Quant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an integer means outside the graph: ``real = scale * (integer - zero_point)``."""
+
+    scale: float
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise GraphError(f"quantization: scale {self.scale} must be finite and positive")
+
+
+class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A graph input or output: the tensor's name, its type, and what its integers mean (None: just integers)."""
+
+    name: str
+    type: TensorType
+    quant: Quant | None = None
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One op applied to named tensors. ``output`` names its result and the node itself."""
+
+    op: AnyOp
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A static integer program.
+
+    inputs     fed by the caller, in order
+    outputs    handed back, in order; each names an input, a constant or a node's output
+    nodes      in execution order: every operand is an input, a constant or an earlier node's output
+    constants  weights, biases and tables, read only
+    """
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frozen: dict[str, Array] = {}
+        for name, value in self.constants.items():
+            array = np.array(value, order="C", copy=value.flags.writeable or not value.flags.c_contiguous or None)
+            array.flags.writeable = False
+            frozen[name] = array
+        object.__setattr__(self, "constants", MappingProxyType(frozen))
+
+    @cached_property
+    def types(self) -> Mapping[str, TensorType]:
+        """Type of every tensor by name; GraphError where the graph breaks its rules."""
+        return MappingProxyType(_infer_types(self))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of everything that decides the bits and their meaning (the graph's name is left out)."""
+        h = hashlib.sha256()
+        h.update(msgspec.json.encode([self.inputs, self.outputs, self.nodes]))
+        for name in sorted(self.constants):
+            array = self.constants[name]
+            h.update(msgspec.json.encode([name, array.dtype.name, array.shape]))
+            h.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+        return h.hexdigest()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return sum(self.node_macs(n) for n in self.nodes)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all constants."""
+        return sum(int(c.nbytes) for c in self.constants.values())
+
+    def node_macs(self, node: Node) -> int:
+        """Multiply-accumulates of one node."""
+        return node.op.macs(self.types[node.output], *(self.types[i] for i in node.inputs))
+
+    def with_nodes(self, nodes: tuple[Node, ...], constants: Mapping[str, Array] | None = None) -> "Graph":
+        """Return the graph with other nodes (and constants), dropping constants nothing reads."""
+        kept = self.constants if constants is None else constants
+        used = {i for n in nodes for i in n.inputs} | {p.name for p in self.outputs}
+        return replace(self, nodes=nodes, constants={k: v for k, v in kept.items() if k in used})
+
+    def run(self, *inputs: Array) -> tuple[Array, ...]:
+        """Run on the host through the C kernels and return the outputs: the same bits as the specification.
+
+        inputs  one array per graph input, of its exact shape and dtype; GraphError otherwise
+        """
+        from bitship.graph import host
+
+        return host.run(self, *inputs)
+
+    def check_inputs(self, inputs: tuple[Array, ...]) -> None:
+        """Raise GraphError unless the arrays fit the graph's inputs in number, shape and dtype."""
+        if len(inputs) != len(self.inputs):
+            raise GraphError(f"{self.name}: {len(inputs)} inputs given, {len(self.inputs)} needed")
+        for port, array in zip(self.inputs, inputs, strict=True):
+            if not isinstance(array, np.ndarray):
+                raise GraphError(f"{self.name}: input '{port.name}' is {type(array).__name__}, a NumPy array is needed")
+            if array.shape != port.type.shape or array.dtype != port.type.dtype.numpy:
+                shape = ",".join(map(str, array.shape))
+                raise GraphError(
+                    f"{self.name}: input '{port.name}' is {array.dtype.name}[{shape}], {port.type} is needed"
+                )
+
+
+def _infer_types(graph: Graph) -> dict[str, TensorType]:
+    types: dict[str, TensorType] = {}
+
+    def define(name: str, t: TensorType, what: str) -> None:
+        if not name or name in types:
+            raise GraphError(f"{graph.name}: {what} '{name}' is empty or defined twice")
+        if len(t.shape) > MAX_RANK or any(n < 0 for n in t.shape) or t.nbytes >= MAX_ELEMENTS:
+            raise GraphError(f"{graph.name}: {what} '{name}' is {t}: rank <= {MAX_RANK} and < 2 GiB are allowed")
+        if t.size == 0:
+            raise GraphError(f"{graph.name}: {what} '{name}' is {t}: it has no elements")
+        types[name] = t
+
+    for port in graph.inputs:
+        define(port.name, port.type, "input")
+    for name, value in graph.constants.items():
+        define(name, TensorType(tuple(value.shape), DType.of(value)), "constant")
+    for node in graph.nodes:
+        for i in node.inputs:
+            if i not in types:
+                raise GraphError(
+                    f"{graph.name}: node '{node.output}' ({node.op.name}) reads '{i}', which nothing before it defines"
+                )
+        _check_arity(graph, node)
+        try:
+            out = node.op.infer(*(types[i] for i in node.inputs))
+        except GraphError as e:
+            raise type(e)(f"{graph.name}: node '{node.output}': {e}") from None
+        define(node.output, out, "node")
+    for port in graph.outputs:
+        if types.get(port.name) != port.type:
+            raise GraphError(
+                f"{graph.name}: output '{port.name}' is declared {port.type}, the graph gives "
+                f"{types.get(port.name, 'nothing of that name')}"
+            )
+    if not graph.outputs:
+        raise GraphError(f"{graph.name}: the graph has no outputs")
+    return types
+
+
+def _check_arity(graph: Graph, node: Node) -> None:
+    names = node.op.operands
+    variadic = names[-1].endswith("*")
+    if len(node.inputs) < len(names) or (len(node.inputs) > len(names) and not variadic):
+        raise GraphError(
+            f"{graph.name}: node '{node.output}': {node.op.name} takes ({', '.join(names)}), "
+            f"{len(node.inputs)} operands are given"
+        )

@@ -1,0 +1,99 @@
+"""What a target is: a type of board, phone or computer, as ``targets/<id>/target.toml`` describes it."""
+
+import difflib
+import enum
+from pathlib import Path
+
+import msgspec
+
+from bitship.errors import TargetError
+
+ROOT = Path(__file__).resolve().parent
+
+
+class TargetKind(enum.Enum):
+    """The family a target belongs to; decides which devices can run its packages."""
+
+    HOST = "host"
+    LINUX = "linux"
+    MCU = "mcu"
+
+
+class ConverterName(enum.Enum):
+    """A back end; the value is its name on the command line and in manifests."""
+
+    FIRMWARE = "firmware"
+    TVM = "tvm"
+    EXECUTORCH = "executorch"
+
+
+class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"nbytes": "bytes"}):
+    """One linear memory region."""
+
+    origin: int
+    nbytes: int
+
+
+class Toolchain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The C compiler of a firmware target: program prefix (``arm-none-eabi-``) and the flags that select the core."""
+
+    prefix: str
+    flags: tuple[str, ...] = ()
+
+
+class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A free-running counter that QEMU's icount advances: ``instructions = ticks * per_ticks_numerator / denominator``."""
+
+    address: int
+    numerator: int
+    denominator: int
+
+
+class Emulator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an emulated target is started; ``machine`` is None for user-mode emulation."""
+
+    program: str
+    machine: str | None = None
+    icount_shift: int | None = None
+    counter: Counter | None = None
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A type of device. ``name`` is the folder's name; sizes in bytes."""
+
+    name: str
+    title: str
+    kind: TargetKind
+    cpu: str
+    converters: tuple[ConverterName, ...]
+    features: tuple[str, ...] = ()
+    triple: str | None = None
+    flash: Memory | None = None
+    ram: Memory | None = None
+    toolchain: Toolchain | None = None
+    emulator: Emulator | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the target's own files (linker script, start-up code) are."""
+        return ROOT / self.name
+
+
+def names() -> list[str]:
+    """Return the names of all targets, sorted."""
+    return sorted(p.parent.name for p in ROOT.glob("*/target.toml"))
+
+
+def load(name: str) -> Target:
+    """Read one target; TargetError when it is unknown (with the nearest names) or its file is wrong."""
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), 3, 0.4) or names()
+        raise TargetError(f"target '{name}': unknown; nearest: {', '.join(near)}; 'bitship targets' lists all")
+    path = ROOT / name / "target.toml"
+    try:
+        target = msgspec.toml.decode(path.read_bytes(), type=Target)
+    except (OSError, msgspec.MsgspecError) as e:
+        raise TargetError(f"{path}: {e}") from None
+    if target.name != name:
+        raise TargetError(f"{path}: name is '{target.name}', the folder's name '{name}' is needed")
+    return target
