@@ -11,7 +11,9 @@ _LOW = -(1 << 31)
 
 def round_half_away(x: float) -> int:
     """Round to the nearest integer, ties away from zero (C's ``round``)."""
-    return int(math.floor(abs(x) + 0.5)) * (1 if x >= 0 else -1) if abs(x) < 1 << 52 else int(x)
+    whole = math.floor(abs(x))
+    nearest = whole + (abs(x) - whole >= 0.5)
+    return nearest if x >= 0 else -nearest
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
