@@ -194,7 +194,7 @@ def pack(ctx: Context) -> None:
     names = []
     for index in ctx.op.inputs:
         shape = ctx.shape(ctx.name(index))
-        names.append(ctx.aside(Reshape(shape[:axis] + (1,) + shape[axis:]), ctx.name(index)))
+        names.append(ctx.aside(Reshape((*shape[:axis], 1, *shape[axis:])), ctx.name(index)))
     ctx.emit(Concat(axis), *names)
 
 
