@@ -1,12 +1,13 @@
-/* conv2d: gather the patches of a few output pixels as centred int16, then dot them with every output channel.
+/* conv2d: gather the patches of a few output pixels as centred int16, then dot them with every output
+ * channel.
  *
- * The centred patch has 0 in the padding, so there is no border case in the dot product; the patch is read once per
- * output channel, which pays for gathering it. Two dot products:
- *   tile 8  weights of two channels are widened to int16 once per tile, patches padded to a multiple of 16 elements:
- *           loops of int16 pairs that a compiler vectorises (pmaddwd and its kin);
- *   tile 1  for a single output pixel (a fully connected layer): two channels at a time;
- *   tile 2  two pixels by two channels straight from int8 weights: eight loads and four multiply-accumulates a step
- *           fit the registers of a microcontroller. A weight zero point needs widened weights here too.
+ * The centred patch has 0 in the padding, so there is no border case in the dot product; the patch is read
+ * once per output channel, which pays for gathering it. Two dot products: tile 8  weights of two channels are
+ * widened to int16 once per tile, patches padded to a multiple of 16 elements: loops of int16 pairs that a
+ * compiler vectorises (pmaddwd and its kin); tile 1  for a single output pixel (a fully connected layer): two
+ * channels at a time; tile 2  two pixels by two channels straight from int8 weights: eight loads and four
+ * multiply-accumulates a step fit the registers of a microcontroller. A weight zero point needs widened
+ * weights here too.
  */
 #include "window.h"
 
@@ -55,7 +56,8 @@ static inline void centre_row(const void *x, int32_t dtype, int32_t n, int32_t z
 BITSHIP_CLONES
 static void gather(const struct bitship_window *p, const void *image, int32_t group, int32_t y, int32_t x,
                    int16_t *patch) {
-    const int32_t c = p->in_c / p->groups, top = y * p->stride_h - p->pad_top, left = x * p->stride_w - p->pad_left;
+    const int32_t c = p->in_c / p->groups, top = y * p->stride_h - p->pad_top,
+                  left = x * p->stride_w - p->pad_left;
     const struct bitship_taps rows = bitship_taps(top, p->dilation_h, p->kernel_h, p->in_h);
     const struct bitship_taps cols = bitship_taps(left, p->dilation_w, p->kernel_w, p->in_w);
     const int32_t step = patch_step(p);
@@ -104,8 +106,8 @@ static inline void dot_4x2(const int16_t *x, ptrdiff_t step, const int16_t *w, i
 }
 
 /* Two rows of weights (the second may equal the first), widened and centred; zeros up to step. */
-static inline void widen_weights(const int8_t *w, const int8_t *v, int32_t depth, int32_t step, int32_t zero_point,
-                                 int16_t *out) {
+static inline void widen_weights(const int8_t *w, const int8_t *v, int32_t depth, int32_t step,
+                                 int32_t zero_point, int16_t *out) {
     for (int32_t k = 0; k < depth; k++) {
         out[k] = (int16_t)(w[k] - zero_point);
     }
@@ -120,13 +122,14 @@ static inline void widen_weights(const int8_t *w, const int8_t *v, int32_t depth
 
 /* acc[pixel][i] for n channels from w and bias on, 8 pixels. */
 BITSHIP_CLONES
-static void dot_wide(const struct bitship_window *p, const int16_t *patches, const int8_t *w, const int32_t *bias,
-                     int32_t n, int32_t pixels, int16_t *wide, int32_t *acc) {
+static void dot_wide(const struct bitship_window *p, const int16_t *patches, const int8_t *w,
+                     const int32_t *bias, int32_t n, int32_t pixels, int16_t *wide, int32_t *acc) {
     const int32_t depth = patch_depth(p), step = patch_step(p);
     int32_t sum[WIDE_TILE * 2];
     for (int32_t i = 0; i < n; i += 2) {
         const int32_t next = i + 1 < n ? i + 1 : i;
-        widen_weights(w + (ptrdiff_t)i * depth, w + (ptrdiff_t)next * depth, depth, step, p->weight_zero_point, wide);
+        widen_weights(w + (ptrdiff_t)i * depth, w + (ptrdiff_t)next * depth, depth, step,
+                      p->weight_zero_point, wide);
         dot_4x2(patches, step, wide, step / DEPTH_ALIGN, sum);
         if (pixels > WIDE_TILE / 2) {
             dot_4x2(patches + 4 * (ptrdiff_t)step, step, wide, step / DEPTH_ALIGN, sum + WIDE_TILE);
@@ -140,8 +143,8 @@ static void dot_wide(const struct bitship_window *p, const int16_t *patches, con
 
 /* acc[i] for n channels of one pixel, int8 weights as they are. */
 BITSHIP_CLONES
-static void dot_one(const struct bitship_window *p, const int16_t *patch, const int8_t *w, const int32_t *bias,
-                    int32_t n, int32_t *acc) {
+static void dot_one(const struct bitship_window *p, const int16_t *patch, const int8_t *w,
+                    const int32_t *bias, int32_t n, int32_t *acc) {
     const int32_t depth = patch_depth(p);
     for (int32_t i = 0; i < n; i += 2) {
         const int32_t next = i + 1 < n ? i + 1 : i;
@@ -157,8 +160,8 @@ static void dot_one(const struct bitship_window *p, const int16_t *patch, const 
 }
 
 /* acc[pixel][i] for n channels, 2 pixels, int8 weights as they are. */
-static void dot_small(const struct bitship_window *p, const int16_t *patches, const int8_t *w, const int32_t *bias,
-                      int32_t n, int32_t *acc) {
+static void dot_small(const struct bitship_window *p, const int16_t *patches, const int8_t *w,
+                      const int32_t *bias, int32_t n, int32_t *acc) {
     const int32_t depth = patch_depth(p);
     for (int32_t i = 0; i < n; i += 2) {
         const int32_t next = i + 1 < n ? i + 1 : i;
@@ -180,8 +183,8 @@ static void dot_small(const struct bitship_window *p, const int16_t *patches, co
 }
 
 /* As dot_small (and dot_one), for weights with a zero point. */
-static void dot_centred(const struct bitship_window *p, const int16_t *patches, const int8_t *w, const int32_t *bias,
-                        int32_t n, int16_t *wide, int32_t *acc) {
+static void dot_centred(const struct bitship_window *p, const int16_t *patches, const int8_t *w,
+                        const int32_t *bias, int32_t n, int16_t *wide, int32_t *acc) {
     const int32_t depth = patch_depth(p), second = depth * (p->tile - 1);
     for (int32_t i = 0; i < n; i++) {
         const int8_t *row = w + (ptrdiff_t)i * depth;
@@ -200,7 +203,8 @@ static void dot_centred(const struct bitship_window *p, const int16_t *patches, 
 static void finish_tile(const struct bitship_window *p, int32_t group, const int16_t *patches, int32_t pixels,
                         const int8_t *w, const int32_t *bias, int16_t *wide, ptrdiff_t at, void *out) {
     int32_t acc[WIDE_TILE * BITSHIP_LANES];
-    const int32_t channels = p->out_c / p->groups, depth = patch_depth(p), dtype = bitship_finish_dtype(p->requant);
+    const int32_t channels = p->out_c / p->groups, depth = patch_depth(p),
+                  dtype = bitship_finish_dtype(p->requant);
     for (int32_t o = 0; o < channels; o += BITSHIP_LANES) {
         const int32_t n = bitship_min(BITSHIP_LANES, channels - o), first = group * channels + o;
         const int8_t *rows = w + (ptrdiff_t)first * depth;
@@ -242,8 +246,8 @@ static int check(const struct bitship_window *p, const int8_t *w, const void *x,
     return scratch_bytes < bitship_conv2d_scratch_bytes(p) ? BITSHIP_ERROR_SCRATCH : BITSHIP_OK;
 }
 
-int bitship_conv2d(const struct bitship_window *p, const void *x, const int8_t *w, const int32_t *bias, void *scratch,
-                   int32_t scratch_bytes, void *out) {
+int bitship_conv2d(const struct bitship_window *p, const void *x, const int8_t *w, const int32_t *bias,
+                   void *scratch, int32_t scratch_bytes, void *out) {
     const int error = check(p, w, x, bias, scratch, scratch_bytes, out);
     if (error != BITSHIP_OK) {
         return error;
@@ -258,7 +262,8 @@ int bitship_conv2d(const struct bitship_window *p, const void *x, const int8_t *
             for (int32_t first = 0; first < image; first += p->tile) {
                 const int32_t pixels = bitship_min(p->tile, image - first);
                 for (int32_t i = 0; i < p->tile; i++) {
-                    /* The last tile repeats its last pixel: every patch is defined, none past `pixels` is stored. */
+                    /* The last tile repeats its last pixel: every patch is defined, none past `pixels` is
+                     * stored. */
                     gather(p, from, group, oy, ox, patches + (ptrdiff_t)i * step);
                     if (i + 1 < pixels && ++ox == p->out_w) {
                         ox = 0;

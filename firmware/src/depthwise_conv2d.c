@@ -1,4 +1,5 @@
-/* depthwise_conv2d: a block of channels at a time, taps outermost, so that every inner loop runs over channels. */
+/* depthwise_conv2d: a block of channels at a time, taps outermost, so that every inner loop runs over
+ * channels. */
 #include "window.h"
 
 /* acc[i] += (x[i] - zero_point) * w[i]. The product fits int16: at most 255 * 128. */
@@ -9,8 +10,8 @@ static inline void tap_s8(const int8_t *x, const int8_t *w, int32_t n, int32_t z
 }
 
 /* The same for any dtype and weight zero point, M output channels for each input channel. */
-static inline void tap_any(const struct bitship_window *p, const void *x, const int8_t *w, int32_t first, int32_t n,
-                           int32_t multiplier, int32_t *acc) {
+static inline void tap_any(const struct bitship_window *p, const void *x, const int8_t *w, int32_t first,
+                           int32_t n, int32_t multiplier, int32_t *acc) {
     const int8_t *x8 = (const int8_t *)x;
     const int16_t *x16 = (const int16_t *)x;
     for (int32_t i = 0; i < n; i++) {
@@ -22,8 +23,8 @@ static inline void tap_any(const struct bitship_window *p, const void *x, const 
 
 /* acc[n] of output channels from `first` on at output pixel (y, x) of one image. */
 BITSHIP_CLONES
-static void pixel(const struct bitship_window *p, const void *image, const int8_t *w, const int32_t *bias, int32_t y,
-                  int32_t x, int32_t first, int32_t n, int32_t *acc) {
+static void pixel(const struct bitship_window *p, const void *image, const int8_t *w, const int32_t *bias,
+                  int32_t y, int32_t x, int32_t first, int32_t n, int32_t *acc) {
     const int32_t top = y * p->stride_h - p->pad_top, left = x * p->stride_w - p->pad_left;
     const struct bitship_taps rows = bitship_taps(top, p->dilation_h, p->kernel_h, p->in_h);
     const struct bitship_taps cols = bitship_taps(left, p->dilation_w, p->kernel_w, p->in_w);
@@ -48,10 +49,11 @@ static void pixel(const struct bitship_window *p, const void *image, const int8_
     }
 }
 
-int bitship_depthwise_conv2d(const struct bitship_window *p, const void *x, const int8_t *w, const int32_t *bias,
-                             void *out) {
+int bitship_depthwise_conv2d(const struct bitship_window *p, const void *x, const int8_t *w,
+                             const int32_t *bias, void *out) {
     int32_t acc[BITSHIP_LANES];
-    if (p == NULL || x == NULL || w == NULL || bias == NULL || out == NULL || p->in_c < 1 || p->out_c % p->in_c != 0) {
+    if (p == NULL || x == NULL || w == NULL || bias == NULL || out == NULL || p->in_c < 1 ||
+        p->out_c % p->in_c != 0) {
         return BITSHIP_ERROR_ARGUMENT;
     }
     int error = bitship_check_window(p);

@@ -59,8 +59,10 @@ static int check(const struct bitship_binary *p, const void *a, const void *b, c
     return bitship_check_rescale(p->requant, p->shape[5]);
 }
 
-static int binary(enum operation op, const struct bitship_binary *p, const void *a, const void *b, void *out) {
-    int32_t left[BITSHIP_LANES], right[BITSHIP_LANES], index[5] = {0, 0, 0, 0, 0}, index_b[5] = {0, 0, 0, 0, 0};
+static int binary(enum operation op, const struct bitship_binary *p, const void *a, const void *b,
+                  void *out) {
+    int32_t left[BITSHIP_LANES], right[BITSHIP_LANES], index[5] = {0, 0, 0, 0, 0},
+                                                       index_b[5] = {0, 0, 0, 0, 0};
     const int error = check(p, a, b, out);
     if (error != BITSHIP_OK) {
         return error;

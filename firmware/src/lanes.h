@@ -1,7 +1,7 @@
 /* What the kernels share: rows of int32 lanes, loaded from and stored to any dtype, and the rescale of a row.
  *
- * A kernel works on blocks of at most BITSHIP_LANES channels: widen to int32, compute, rescale, narrow. The inner
- * loops are plain C over contiguous lanes, which a vectorising compiler turns into SIMD.
+ * A kernel works on blocks of at most BITSHIP_LANES channels: widen to int32, compute, rescale, narrow. The
+ * inner loops are plain C over contiguous lanes, which a vectorising compiler turns into SIMD.
  */
 #ifndef BITSHIP_LANES_H
 #define BITSHIP_LANES_H
@@ -10,8 +10,10 @@
 
 #include <stddef.h>
 
-/* Host builds get an AVX2 copy of the marked functions, chosen by the loader; the plain copy runs on any x86-64. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+/* Host builds get an AVX2 copy of the marked functions, chosen by the loader; the plain copy runs on any
+ * x86-64. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) &&                  \
+    !defined(__clang__)
 #define BITSHIP_CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define BITSHIP_CLONES
@@ -76,7 +78,8 @@ static inline int32_t bitship_finish_dtype(const struct bitship_rescale *r) {
 /* BITSHIP_OK when r is NULL, or well formed for `channels` channels. */
 int bitship_check_rescale(const struct bitship_rescale *r, int32_t channels);
 
-/* Step an index over `shape`, last axis fastest, keeping one element offset per operand; 0 when it wrapped round. */
+/* Step an index over `shape`, last axis fastest, keeping one element offset per operand; 0 when it wrapped
+ * round. */
 int bitship_next(const int32_t *shape, int32_t rank, int32_t *index, const int32_t *step, ptrdiff_t *offset);
 
 #endif

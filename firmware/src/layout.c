@@ -46,7 +46,9 @@ static int strided(const struct bitship_strided *p, const void *x, void *out) {
 
 int bitship_slice(const struct bitship_strided *p, const void *x, void *out) { return strided(p, x, out); }
 
-int bitship_transpose(const struct bitship_strided *p, const void *x, void *out) { return strided(p, x, out); }
+int bitship_transpose(const struct bitship_strided *p, const void *x, void *out) {
+    return strided(p, x, out);
+}
 
 /* n elements of the padding value. */
 static void fill(int32_t value, int32_t item, int32_t n, uint8_t *out) {
@@ -104,14 +106,15 @@ int bitship_pad(const struct bitship_pad *p, const void *x, void *out) {
 }
 
 int bitship_concat(const struct bitship_concat *p, const void *x, void *out) {
-    if (p == NULL || x == NULL || out == NULL || p->outer < 1 || p->run_bytes < 1 || p->out_offset_bytes < 0 ||
-        p->out_step_bytes < p->run_bytes) {
+    if (p == NULL || x == NULL || out == NULL || p->outer < 1 || p->run_bytes < 1 ||
+        p->out_offset_bytes < 0 || p->out_step_bytes < p->run_bytes) {
         return BITSHIP_ERROR_ARGUMENT;
     }
     const uint8_t *from = (const uint8_t *)x;
     uint8_t *to = (uint8_t *)out + p->out_offset_bytes;
     for (int32_t i = 0; i < p->outer; i++) {
-        memcpy(to + (ptrdiff_t)i * p->out_step_bytes, from + (ptrdiff_t)i * p->run_bytes, (size_t)p->run_bytes);
+        memcpy(to + (ptrdiff_t)i * p->out_step_bytes, from + (ptrdiff_t)i * p->run_bytes,
+               (size_t)p->run_bytes);
     }
     return BITSHIP_OK;
 }
@@ -127,8 +130,8 @@ int bitship_reshape(const struct bitship_copy *p, const void *x, void *out) {
 }
 
 int bitship_gather(const struct bitship_gather *p, const void *x, const int32_t *indices, void *out) {
-    if (p == NULL || x == NULL || indices == NULL || out == NULL || p->outer < 1 || p->extent < 1 || p->count < 1 ||
-        p->inner_bytes < 1) {
+    if (p == NULL || x == NULL || indices == NULL || out == NULL || p->outer < 1 || p->extent < 1 ||
+        p->count < 1 || p->inner_bytes < 1) {
         return BITSHIP_ERROR_ARGUMENT;
     }
     const uint8_t *from = (const uint8_t *)x;

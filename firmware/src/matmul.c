@@ -1,7 +1,8 @@
 /* matmul: a block of columns at a time; every step adds one element of a times a row of b. */
 #include "lanes.h"
 
-/* acc[j] += a * (b[j] - zero_point) over the depth; a is a row of `depth` elements, b has `columns` per row. */
+/* acc[j] += a * (b[j] - zero_point) over the depth; a is a row of `depth` elements, b has `columns` per row.
+ */
 BITSHIP_CLONES
 static void block(const struct bitship_matmul *p, const void *a, const int8_t *b, int32_t n, int32_t *acc) {
     const int8_t *a8 = (const int8_t *)a;
@@ -38,7 +39,8 @@ int bitship_matmul(const struct bitship_matmul *p, const void *a, const int8_t *
         for (int32_t j = 0; j < p->columns; j += BITSHIP_LANES) {
             const int32_t n = bitship_min(BITSHIP_LANES, p->columns - j);
             block(p, from, image + j, n, acc);
-            bitship_finish(p->requant, j, n, acc, bitship_at_out(out, dtype, (ptrdiff_t)row * p->columns + j));
+            bitship_finish(p->requant, j, n, acc,
+                           bitship_at_out(out, dtype, (ptrdiff_t)row * p->columns + j));
         }
     }
     return BITSHIP_OK;

@@ -56,9 +56,12 @@ static int pool(const struct bitship_window *p, const void *x, int maximum, void
         for (int32_t pixel = 0; pixel < p->out_h * p->out_w; pixel++) {
             for (int32_t c = 0; c < p->in_c; c += BITSHIP_LANES) {
                 const int32_t n = bitship_min(BITSHIP_LANES, p->in_c - c);
-                const int32_t count = collect(p, image, maximum, pixel / p->out_w, pixel % p->out_w, c, n, acc);
+                const int32_t count =
+                    collect(p, image, maximum, pixel / p->out_w, pixel % p->out_w, c, n, acc);
                 for (int32_t i = 0; i < n; i++) {
-                    int32_t y = maximum ? acc[i] : divide(acc[i], bitship_max(count, 1), p->division == BITSHIP_HALF_UP);
+                    int32_t y = maximum
+                                    ? acc[i]
+                                    : divide(acc[i], bitship_max(count, 1), p->division == BITSHIP_HALF_UP);
                     acc[i] = bitship_min(bitship_max(y, p->qmin), p->qmax);
                 }
                 bitship_store(acc, n, p->x_dtype, bitship_at_out(out, p->x_dtype, at + c));
@@ -69,6 +72,10 @@ static int pool(const struct bitship_window *p, const void *x, int maximum, void
     return BITSHIP_OK;
 }
 
-int bitship_avg_pool2d(const struct bitship_window *p, const void *x, void *out) { return pool(p, x, 0, out); }
+int bitship_avg_pool2d(const struct bitship_window *p, const void *x, void *out) {
+    return pool(p, x, 0, out);
+}
 
-int bitship_max_pool2d(const struct bitship_window *p, const void *x, void *out) { return pool(p, x, 1, out); }
+int bitship_max_pool2d(const struct bitship_window *p, const void *x, void *out) {
+    return pool(p, x, 1, out);
+}

@@ -60,8 +60,8 @@ static int check(const struct bitship_reduce *p, const void *x, const void *out)
 }
 
 /* acc[n]: every reduced element below base, for lanes from `first` on of the last axis. */
-static void collect(const struct bitship_reduce *p, const void *x, const int32_t *step, ptrdiff_t base, int32_t first,
-                    int32_t n, int32_t *acc) {
+static void collect(const struct bitship_reduce *p, const void *x, const int32_t *step, ptrdiff_t base,
+                    int32_t first, int32_t n, int32_t *acc) {
     int32_t lanes[BITSHIP_LANES], inner[5], index[5] = {0, 0, 0, 0, 0};
     const int last = p->reduced[5] != 0;
     for (int i = 0; i < 5; i++) {

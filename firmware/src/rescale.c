@@ -8,8 +8,8 @@ static inline int32_t single_wide(int32_t v, int32_t m, int32_t down, const stru
     return (int32_t)(y < r->qmin ? r->qmin : y > r->qmax ? r->qmax : y);
 }
 
-/* SINGLE for shift <= 0. The bias 2^62 makes the sum non-negative, so that an unsigned shift is exact: it is a
- * multiple of 2^down. The result is in int32; so is its sum with the zero point, saturating. */
+/* SINGLE for shift <= 0. The bias 2^62 makes the sum non-negative, so that an unsigned shift is exact: it is
+ * a multiple of 2^down. The result is in int32; so is its sum with the zero point, saturating. */
 static inline int32_t single(int32_t v, int32_t m, int32_t down) {
     uint64_t u = (uint64_t)((int64_t)v * m) + ((uint64_t)1 << 62) + ((uint64_t)1 << (down - 1));
     return (int32_t)((uint32_t)(u >> down) - (uint32_t)(((uint64_t)1 << 62) >> down));
@@ -34,8 +34,8 @@ static inline int32_t place(int32_t y, int32_t lo, int32_t hi, int32_t zero_poin
     return y + zero_point;
 }
 
-static inline void rescale_double(const struct bitship_rescale *r, const int32_t *m, const int8_t *s, int32_t step,
-                                  int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
+static inline void rescale_double(const struct bitship_rescale *r, const int32_t *m, const int8_t *s,
+                                  int32_t step, int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
     const int32_t izp = r->input_zero_point, pre = r->pre_shift, ozp = r->output_zero_point;
     for (int32_t i = 0; i < n; i++) {
         int32_t shift = s[i * step];
@@ -45,8 +45,8 @@ static inline void rescale_double(const struct bitship_rescale *r, const int32_t
     }
 }
 
-static inline void rescale_single(const struct bitship_rescale *r, const int32_t *m, const int8_t *s, int32_t step,
-                                  int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
+static inline void rescale_single(const struct bitship_rescale *r, const int32_t *m, const int8_t *s,
+                                  int32_t step, int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
     const int32_t izp = r->input_zero_point, pre = r->pre_shift, ozp = r->output_zero_point;
     for (int32_t i = 0; i < n; i++) {
         lanes[i] = place(single(centre(lanes[i], izp, pre), m[i * step], 31 - s[i * step]), lo, hi, ozp);
@@ -72,7 +72,8 @@ void bitship_rescale_lanes(const struct bitship_rescale *r, int32_t channel, int
     const int32_t *m = r->multiplier + channel * step;
     const int8_t *s = r->shift + channel * step;
     /* Bounds of y before the zero point is added, so that y + zero point stays inside int32. */
-    const int64_t lo64 = (int64_t)r->qmin - r->output_zero_point, hi64 = (int64_t)r->qmax - r->output_zero_point;
+    const int64_t lo64 = (int64_t)r->qmin - r->output_zero_point,
+                  hi64 = (int64_t)r->qmax - r->output_zero_point;
     const int32_t lo = clamp_to_int32(lo64), hi = clamp_to_int32(hi64);
     if (r->rounding == BITSHIP_SINGLE && any_left(s, step, step != 0 ? n : 1)) {
         for (int32_t i = 0; i < n; i++) {
@@ -100,8 +101,8 @@ int bitship_check_rescale(const struct bitship_rescale *r, int32_t channels) {
     if (r == NULL) {
         return BITSHIP_OK;
     }
-    if (r->multiplier == NULL || r->shift == NULL || (r->count != 1 && r->count != channels) || r->qmin > r->qmax ||
-        r->pre_shift < 0 || r->pre_shift > 31) {
+    if (r->multiplier == NULL || r->shift == NULL || (r->count != 1 && r->count != channels) ||
+        r->qmin > r->qmax || r->pre_shift < 0 || r->pre_shift > 31) {
         return BITSHIP_ERROR_ARGUMENT;
     }
     if (r->rounding != BITSHIP_SINGLE && r->rounding != BITSHIP_DOUBLE) {
@@ -130,7 +131,8 @@ int bitship_rescale(const struct bitship_rescale_op *p, const void *x, void *out
             const int32_t n = bitship_min(BITSHIP_LANES, row - c);
             const ptrdiff_t at = (ptrdiff_t)y * row + c;
             bitship_load(bitship_at(x, p->x_dtype, at), p->x_dtype, 1, n, lanes);
-            bitship_finish(p->requant, per_channel ? c : 0, n, lanes, bitship_at_out(out, p->requant->dtype, at));
+            bitship_finish(p->requant, per_channel ? c : 0, n, lanes,
+                           bitship_at_out(out, p->requant->dtype, at));
         }
     }
     return BITSHIP_OK;

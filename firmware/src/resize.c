@@ -2,7 +2,8 @@
 #include "lanes.h"
 
 /* out[c] from the four neighbours of one output pixel; the weights sum to 2^(2 * bits). */
-static void mix(const struct bitship_resize *p, const void *const corner[4], const int32_t weight[4], void *out) {
+static void mix(const struct bitship_resize *p, const void *const corner[4], const int32_t weight[4],
+                void *out) {
     int32_t lanes[BITSHIP_LANES], acc[BITSHIP_LANES];
     const int32_t down = 2 * p->bits, half = (int32_t)(((uint32_t)1 << down) >> 1);
     for (int32_t c = 0; c < p->channels; c += BITSHIP_LANES) {
@@ -27,12 +28,12 @@ static void mix(const struct bitship_resize *p, const void *const corner[4], con
 }
 
 static int check(const struct bitship_resize *p, const void *x, const void *out) {
-    if (p == NULL || x == NULL || out == NULL || p->row_lo == NULL || p->row_hi == NULL || p->row_weight == NULL ||
-        p->column_lo == NULL || p->column_hi == NULL || p->column_weight == NULL) {
+    if (p == NULL || x == NULL || out == NULL || p->row_lo == NULL || p->row_hi == NULL ||
+        p->row_weight == NULL || p->column_lo == NULL || p->column_hi == NULL || p->column_weight == NULL) {
         return BITSHIP_ERROR_ARGUMENT;
     }
-    if (p->batch < 1 || p->in_h < 1 || p->in_w < 1 || p->channels < 1 || p->out_h < 1 || p->out_w < 1 || p->bits < 0 ||
-        p->bits > 11) {
+    if (p->batch < 1 || p->in_h < 1 || p->in_w < 1 || p->channels < 1 || p->out_h < 1 || p->out_w < 1 ||
+        p->bits < 0 || p->bits > 11) {
         return BITSHIP_ERROR_ARGUMENT;
     }
     return p->x_dtype == BITSHIP_INT8 || p->x_dtype == BITSHIP_INT16 ? BITSHIP_OK : BITSHIP_ERROR_UNSUPPORTED;
@@ -58,7 +59,8 @@ int bitship_resize(const struct bitship_resize *p, const void *x, void *out) {
                 const void *const corner[4] = {
                     bitship_at(x, p->x_dtype, upper + left), bitship_at(x, p->x_dtype, upper + right),
                     bitship_at(x, p->x_dtype, lower + left), bitship_at(x, p->x_dtype, lower + right)};
-                const int32_t weight[4] = {(one - wy) * (one - wx), (one - wy) * wx, wy * (one - wx), wy * wx};
+                const int32_t weight[4] = {(one - wy) * (one - wx), (one - wy) * wx, wy * (one - wx),
+                                           wy * wx};
                 mix(p, corner, weight, bitship_at_out(out, p->x_dtype, to));
                 to += p->channels;
             }

@@ -1,4 +1,5 @@
-/* softmax: fixed point over the last axis; the exponentials come from a table, the reciprocal from Newton steps. */
+/* softmax: fixed point over the last axis; the exponentials come from a table, the reciprocal from Newton
+ * steps. */
 #include "lanes.h"
 
 #define CHANNELS_MAX 4095

@@ -13,35 +13,57 @@ static void expect(const char *what, int got, int wanted, const uint8_t *out, si
         touched |= out[i] != 0x5a;
     }
     if (got != wanted || touched) {
-        printf("%s: returned %d, %d is wanted; output %s\n", what, got, wanted, touched ? "touched" : "untouched");
+        printf("%s: returned %d, %d is wanted; output %s\n", what, got, wanted,
+               touched ? "touched" : "untouched");
         failures++;
     }
 }
 
 static void conv2d(void) {
-    struct bitship_window p = {.x_dtype = BITSHIP_INT8, .batch = 1, .in_h = 2, .in_w = 2, .in_c = 2, .out_h = 2, .out_w = 2, .out_c = 1, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .groups = 1, .tile = 2};
+    struct bitship_window p = {.x_dtype = BITSHIP_INT8,
+                               .batch = 1,
+                               .in_h = 2,
+                               .in_w = 2,
+                               .in_c = 2,
+                               .out_h = 2,
+                               .out_w = 2,
+                               .out_c = 1,
+                               .kernel_h = 1,
+                               .kernel_w = 1,
+                               .stride_h = 1,
+                               .stride_w = 1,
+                               .dilation_h = 1,
+                               .dilation_w = 1,
+                               .groups = 1,
+                               .tile = 2};
     int8_t x[8] = {0}, w[2] = {0};
     int32_t bias[1] = {0};
     int16_t scratch[64];
     uint8_t out[16];
     memset(out, 0x5a, sizeof out);
     const int32_t enough = (int32_t)sizeof scratch;
-    expect("conv2d null", bitship_conv2d(&p, NULL, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    expect("conv2d null", bitship_conv2d(&p, NULL, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT,
+           out, 16);
     expect("conv2d scratch", bitship_conv2d(&p, x, w, bias, scratch, 7, out), BITSHIP_ERROR_SCRATCH, out, 16);
     p.tile = 3;
-    expect("conv2d tile", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    expect("conv2d tile", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT, out,
+           16);
     p.tile = 2;
     p.groups = 3;
-    expect("conv2d groups", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    expect("conv2d groups", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT, out,
+           16);
     p.groups = 1;
     p.x_dtype = BITSHIP_INT32;
-    expect("conv2d dtype", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_UNSUPPORTED, out, 16);
+    expect("conv2d dtype", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_UNSUPPORTED,
+           out, 16);
     p.x_dtype = BITSHIP_INT16;
     p.input_zero_point = 1;
-    expect("conv2d int16 zp", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_UNSUPPORTED, out, 16);
+    expect("conv2d int16 zp", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_UNSUPPORTED,
+           out, 16);
     p.x_dtype = BITSHIP_INT8;
     p.out_h = 0;
-    expect("depthwise extent", bitship_depthwise_conv2d(&p, x, w, bias, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    expect("depthwise extent", bitship_depthwise_conv2d(&p, x, w, bias, out), BITSHIP_ERROR_ARGUMENT, out,
+           16);
     p.out_h = 2;
     p.out_c = 2;
     p.qmin = 1;
@@ -85,7 +107,8 @@ static void others(void) {
     expect("shift dtype", bitship_logical_left_shift(&left, x, out), BITSHIP_ERROR_UNSUPPORTED, out, 8);
     const struct bitship_unary far = {.x_dtype = BITSHIP_INT8, .size = 8, .amount = 32};
     expect("shift amount", bitship_arithmetic_right_shift(&far, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
-    const struct bitship_reduce any = {.x_dtype = BITSHIP_INT8, .reduction = BITSHIP_REDUCE_ANY, .shape = {1, 1, 1, 1, 1, 8}};
+    const struct bitship_reduce any = {
+        .x_dtype = BITSHIP_INT8, .reduction = BITSHIP_REDUCE_ANY, .shape = {1, 1, 1, 1, 1, 8}};
     expect("any dtype", bitship_reduce(&any, x, out), BITSHIP_ERROR_UNSUPPORTED, out, 8);
     const struct bitship_matmul product = {BITSHIP_INT32, 1, 1, 1, 1, 0, 0, NULL};
     expect("matmul dtype", bitship_matmul(&product, x, x, out), BITSHIP_ERROR_UNSUPPORTED, out, 8);

@@ -1,11 +1,14 @@
 /* Integer kernels of bitship: C99, no heap, no float, no stdio; the caller owns all memory.
  *
  * One function per op of the integer graph. Every function
- *   - takes its parameters first (constant, may live in flash), then operands, scratch where there is any, output;
- *   - checks its arguments and returns BITSHIP_OK, or a negative enum bitship_error with the output untouched;
+ *   - takes its parameters first (constant, may live in flash), then operands, scratch where there is any,
+ * output;
+ *   - checks its arguments and returns BITSHIP_OK, or a negative enum bitship_error with the output
+ * untouched;
  *   - relies on the range proof of `verify` for accumulators: it does not check sums at run time.
- * Tensors are dense, row-major, NHWC. Extents count elements. Tensors of 2 and 4 byte elements are aligned to them.
- * The block between the two cffi marks is plain C that Python parses: no macros, no includes, no expressions.
+ * Tensors are dense, row-major, NHWC. Extents count elements. Tensors of 2 and 4 byte elements are aligned to
+ * them. The block between the two cffi marks is plain C that Python parses: no macros, no includes, no
+ * expressions.
  */
 #ifndef BITSHIP_KERNELS_H
 #define BITSHIP_KERNELS_H
@@ -87,14 +90,16 @@ struct bitship_window {
 };
 
 /* x [N, H, W, C] int8 or int16 (then input_zero_point is 0); w [O, KH, KW, C / groups] int8; bias [O] int32;
- * out [N, OH, OW, O]. tile 8 suits a vectorising compiler, tile 2 a microcontroller, tile 1 a single pixel. */
+ * out [N, OH, OW, O]. tile 8 suits a vectorising compiler, tile 2 a microcontroller, tile 1 a single pixel.
+ */
 int32_t bitship_conv2d_scratch_bytes(const struct bitship_window *p);
-int bitship_conv2d(const struct bitship_window *p, const void *x, const int8_t *w, const int32_t *bias, void *scratch,
-                   int32_t scratch_bytes, void *out);
+int bitship_conv2d(const struct bitship_window *p, const void *x, const int8_t *w, const int32_t *bias,
+                   void *scratch, int32_t scratch_bytes, void *out);
 
-/* x [N, H, W, C] int8 or int16; w [KH, KW, C, M] int8; bias [C * M] int32; out [N, OH, OW, C * M], out_c = C * M. */
-int bitship_depthwise_conv2d(const struct bitship_window *p, const void *x, const int8_t *w, const int32_t *bias,
-                             void *out);
+/* x [N, H, W, C] int8 or int16; w [KH, KW, C, M] int8; bias [C * M] int32; out [N, OH, OW, C * M], out_c = C
+ * * M. */
+int bitship_depthwise_conv2d(const struct bitship_window *p, const void *x, const int8_t *w,
+                             const int32_t *bias, void *out);
 
 /* x [N, H, W, C] int8 or int16; out has x's dtype. Padding is not counted. */
 int bitship_avg_pool2d(const struct bitship_window *p, const void *x, void *out);
@@ -122,8 +127,9 @@ struct bitship_rescale_op {
 };
 int bitship_rescale(const struct bitship_rescale_op *p, const void *x, void *out);
 
-/* Two operands that broadcast: out has `shape`; a step is an operand's element distance along an axis, 0 to repeat.
- * a, b, out of int8, int16 or int32; rescale_a and rescale_b (add and sub, each may be NULL) give int32. */
+/* Two operands that broadcast: out has `shape`; a step is an operand's element distance along an axis, 0 to
+ * repeat. a, b, out of int8, int16 or int32; rescale_a and rescale_b (add and sub, each may be NULL) give
+ * int32. */
 struct bitship_binary {
     int32_t a_dtype;
     int32_t b_dtype;
@@ -140,7 +146,8 @@ int bitship_add(const struct bitship_binary *p, const void *a, const void *b, vo
 int bitship_sub(const struct bitship_binary *p, const void *a, const void *b, void *out);
 int bitship_mul(const struct bitship_binary *p, const void *a, const void *b, void *out);
 
-/* One output element from one input element; `amount` and `half_up` are the shifts', qmin and qmax clamp's. */
+/* One output element from one input element; `amount` and `half_up` are the shifts', qmin and qmax clamp's.
+ */
 struct bitship_unary {
     int32_t x_dtype;
     int32_t out_dtype;
@@ -213,7 +220,8 @@ struct bitship_copy {
 };
 int bitship_reshape(const struct bitship_copy *p, const void *x, void *out);
 
-/* x [outer, extent, inner_bytes], indices [count] int32 clamped to the extent; out [outer, count, inner_bytes]. */
+/* x [outer, extent, inner_bytes], indices [count] int32 clamped to the extent; out [outer, count,
+ * inner_bytes]. */
 struct bitship_gather {
     int32_t outer;
     int32_t extent;
@@ -222,8 +230,8 @@ struct bitship_gather {
 };
 int bitship_gather(const struct bitship_gather *p, const void *x, const int32_t *indices, void *out);
 
-/* Output row y mixes input rows row_lo[y] and row_hi[y]; row_weight[y] / 2^bits is the second's share. Columns alike.
- * x [N, H, W, C] int8 or int16, bits 0 to 11. */
+/* Output row y mixes input rows row_lo[y] and row_hi[y]; row_weight[y] / 2^bits is the second's share.
+ * Columns alike. x [N, H, W, C] int8 or int16, bits 0 to 11. */
 struct bitship_resize {
     int32_t x_dtype;
     int32_t batch;
@@ -242,7 +250,8 @@ struct bitship_resize {
 };
 int bitship_resize(const struct bitship_resize *p, const void *x, void *out);
 
-/* x [rows, channels] int8, channels <= 4095; exp_table [256] int32, Q0.31; out int8, scale 1/256, zero point -128. */
+/* x [rows, channels] int8, channels <= 4095; exp_table [256] int32, Q0.31; out int8, scale 1/256, zero point
+ * -128. */
 struct bitship_softmax {
     int32_t rows;
     int32_t channels;

@@ -253,7 +253,7 @@ def _unary(op: Any, out: TensorType, types: Types, tile: int) -> tuple[str, CStr
 
 
 def _reduce(op: Any, out: TensorType, types: Types, tile: int) -> tuple[str, CStruct, int]:
-    kinds = {ops.ReduceSum: 0, ops.ReduceMax: 1, ops.ReduceMin: 2, ops.ReduceAny: 3}
+    kinds: dict[Any, int] = {ops.ReduceSum: 0, ops.ReduceMax: 1, ops.ReduceMin: 2, ops.ReduceAny: 3}
     rank = len(types[0].shape)
     params = _struct(
         "reduce",
