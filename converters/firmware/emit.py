@@ -58,14 +58,14 @@ class _Constants:
         if value in self.names:
             return self.names[value]
         if isinstance(value, CArray):
+            kind, prefix, suffix = value.ctype, "table", f"[{len(value.values)}]"
             body = _wrap([_integer(v) for v in value.values])
-            declaration, prefix = f"static const {value.ctype} {{}}[{len(value.values)}] = {{{{{body}}}}};", "table"
         else:
-            fields = ",\n    ".join(f".{name} = {self.text(v)}" for name, v in value.fields if v not in (None, 0))
-            declaration, prefix = f"static const struct bitship_{value.name} {{}} = {{{{\n    {fields}}}}};", value.name
+            kind, prefix, suffix = f"struct bitship_{value.name}", value.name, ""
+            body = ",\n    ".join(f".{name} = {self.text(v)}" for name, v in value.fields if v not in (None, 0))
         name = f"{prefix}_{len(self.names)}"
         self.names[value] = name
-        self.lines.append(declaration.format(name))
+        self.lines.append(f"static const {kind} {name}{suffix} = {{\n    {body}}};")
         return name
 
     def text(self, value: CValue) -> str:
