@@ -64,7 +64,7 @@ def _kernels() -> str | None:
     from bitship import kernels
 
     try:
-        return str(kernels.library_path())
+        return str(kernels.find())
     except BitshipError:
         return None
 

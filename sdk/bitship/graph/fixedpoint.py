@@ -4,9 +4,13 @@ Everything here runs on the host, ahead of time: its results are constants of th
 """
 
 import math
+from fractions import Fraction
+
+from bitship.errors import GraphError
 
 _ONE = (1 << 31) - 1
 _LOW = -(1 << 31)
+_UNIT = 1 << 31
 
 
 def round_half_away(x: float) -> int:
@@ -16,18 +20,36 @@ def round_half_away(x: float) -> int:
     return nearest if x >= 0 else -nearest
 
 
-def quantize_multiplier(real: float) -> tuple[int, int]:
-    """Return (multiplier, shift) with ``real ~ multiplier * 2^(shift - 31)``, multiplier in [2^30, 2^31) or 0.
+def quantize_multiplier(real: float | Fraction) -> tuple[int, int]:
+    """Return (multiplier, shift) with ``real ~ multiplier * 2^(shift - 31)``, as TFLite's QuantizeMultiplier has it.
 
-    TFLite's QuantizeMultiplier: the mantissa is rounded half away from zero; factors below 2^-32 become 0.
+    real        finite, not negative; taken exactly, a Fraction too
+    multiplier  in [2^30, 2^31), or 0 for a factor of 0 and for one below 2^-32, with shift 0
+    shift       positive left, in [-31, 30]; GraphError for a factor of 2^30 or more
+
+    The mantissa in [0.5, 1) times 2^31 is rounded half away from zero, so the relative error is at most 2^-31.
     """
-    if real == 0:
+    if isinstance(real, float) and not math.isfinite(real):
+        raise GraphError(f"rescale factor {real}: a finite factor is needed")
+    exact = Fraction(real)
+    if exact < 0:
+        raise GraphError(f"rescale factor {float(exact):g}: negative factors cannot be represented")
+    if exact == 0:
         return 0, 0
-    mantissa, shift = math.frexp(real)
-    multiplier = round_half_away(mantissa * (1 << 31))
-    if multiplier == 1 << 31:
-        multiplier, shift = 1 << 30, shift + 1
-    return (0, 0) if shift < -31 else (multiplier, shift)
+    shift = exact.numerator.bit_length() - exact.denominator.bit_length()
+    mantissa = exact / Fraction(2) ** shift
+    if mantissa >= 1:
+        mantissa, shift = mantissa / 2, shift + 1
+    elif mantissa < Fraction(1, 2):
+        mantissa, shift = mantissa * 2, shift - 1
+    multiplier = math.floor(mantissa * _UNIT + Fraction(1, 2))
+    if multiplier == _UNIT:
+        multiplier, shift = multiplier // 2, shift + 1
+    if shift < -31:
+        return 0, 0
+    if shift > 30:
+        raise GraphError(f"rescale factor {float(exact):g}: the largest factor is below 2^30")
+    return multiplier, shift
 
 
 def doubling_high_mul(a: int, b: int) -> int:
