@@ -1,0 +1,87 @@
+"""This machine as a device: packages run in this process, one thread, timed with a monotonic clock."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitship.converters.base import Session
+from bitship.device.base import DeviceSession, FigureKind, Samples
+from bitship.graph import Graph
+from bitship.graph.base import Array
+from bitship.package import Package
+from bitship.targets import ConverterName
+
+
+def _firmware(path: Path, graph: Graph) -> Session:
+    from bitship.converters.firmware import open_session
+
+    return open_session(path, graph)
+
+
+def _tvm(path: Path, graph: Graph) -> Session:
+    from bitship.converters.tvm import open_session
+
+    return open_session(path, graph)
+
+
+def _executorch(path: Path, graph: Graph) -> Session:
+    from bitship.converters.executorch import open_session
+
+    return open_session(path, graph)
+
+
+OPENERS: dict[ConverterName, Callable[[Path, Graph], Session]] = {
+    ConverterName.FIRMWARE: _firmware,
+    ConverterName.TVM: _tvm,
+    ConverterName.EXECUTORCH: _executorch,
+}
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class _HostSession:
+    session: Session
+
+    def run(self, rows: Sequence[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
+        return [self.session.run(*row) for row in rows]
+
+    def measure(self, row: tuple[Array, ...], runs: int, warmup: int) -> tuple[Samples, ...]:
+        for _ in range(warmup):
+            self.session.run(*row)
+        values = []
+        for _ in range(runs):
+            start = time.perf_counter_ns()
+            self.session.run(*row)
+            values.append((time.perf_counter_ns() - start) / 1e6)
+        return (Samples("latency", "ms", FigureKind.MEASURED, tuple(values)),)
+
+
+class HostDevice:
+    """The machine bitship runs on."""
+
+    name = "host"
+
+    def environment(self) -> dict[str, str]:
+        return {"processor": processor(), "system": f"{platform.system()} {platform.machine()}", "threads": "1"}
+
+    @contextmanager
+    def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
+        artifact = package.artifact(role)
+        session = OPENERS[package.manifest.converter](package.path / artifact.path, package.graph())
+        try:
+            yield _HostSession(session)
+        finally:
+            session.close()

@@ -1,0 +1,67 @@
+"""From a graph to a package for a target."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitship import converters, targets
+from bitship.errors import DoesNotFitError, TargetError
+from bitship.graph import Graph, spec, verify
+from bitship.graph.base import Array
+from bitship.loading import load
+from bitship.package import Package, Staging, golden_inputs, write
+from bitship.targets import ConverterName, Target
+
+DEFAULT_VECTORS = 5
+
+
+def export(
+    graph: Graph | str | Path,
+    target: str | Target,
+    out: str | Path,
+    converter: ConverterName | None = None,
+    inputs: Sequence[tuple[Array, ...]] | None = None,
+    overwrite: bool = False,
+) -> Package:
+    """Lower a graph for a target and write a package folder; the same graph and target give the same bytes.
+
+    graph      a Graph, or the path of a model file
+    target     a target's name ('bitship targets' lists them) or a Target
+    out        the folder to create; PackageError when it exists, unless ``overwrite`` and it is a package
+    converter  one of the target's converters; its first when None
+    inputs     golden inputs (one tuple of arrays each); five made ones when None: lowest, highest, random
+
+    The golden outputs come from the specification. Raises TargetError, DoesNotFitError, UnsupportedError,
+    MissingDependencyError, PackageError; on any failure nothing is left behind.
+    """
+    if not isinstance(graph, Graph):
+        graph = load(graph)
+    resolved = targets.load(target) if isinstance(target, str) else target
+    chosen = _choose(resolved, converter)
+    verify(graph)
+    check_fits(graph, resolved)
+    rows = list(golden_inputs(graph, DEFAULT_VECTORS) if inputs is None else inputs)
+    if not rows:
+        raise TargetError("export: no golden inputs are given; at least one is needed")
+    out = Path(out)
+    with Staging(out, overwrite) as folder:
+        conversion = converters.get(chosen).convert(graph, resolved, folder)
+        write(out, graph, resolved, chosen, folder, conversion, (rows, [spec.run(graph, *row) for row in rows]))
+    return Package.open(out)
+
+
+def _choose(target: Target, converter: ConverterName | None) -> ConverterName:
+    if converter is None:
+        return target.converters[0]
+    if converter not in target.converters:
+        allowed = ", ".join(c.value for c in target.converters)
+        raise TargetError(f"target '{target.name}': converter '{converter.value}' is not for it; allowed: {allowed}")
+    return converter
+
+
+def check_fits(graph: Graph, target: Target) -> None:
+    """Raise DoesNotFitError when the constants alone exceed the target's flash."""
+    if target.flash is not None and graph.constant_bytes > target.flash.nbytes:
+        raise DoesNotFitError(
+            f"{target.name}: the constants need {graph.constant_bytes} B of flash, {target.flash.nbytes} B exist, "
+            f"{graph.constant_bytes - target.flash.nbytes} B too many; use a smaller model or a larger target"
+        )

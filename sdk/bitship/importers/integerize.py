@@ -1,0 +1,328 @@
+"""The one integerize step: ops on tensors with real scales become integer ops on a GraphBuilder.
+
+Front ends (the torch quantizer, the ONNX importer) call these methods with scales they read from q/dq pairs. Shapes
+and axes are the front end's (NCHW for images); images are stored NHWC, other tensors in their own order, and a
+tensor is transposed only where an op needs the other order. Every requantization rounds once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from bitship.errors import UnsupportedError
+from bitship.graph import DType, GraphBuilder, Quant
+from bitship.graph.base import Array
+from bitship.graph.fixedpoint import quantize_multiplier
+from bitship.graph.ops import (
+    Add,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    MatMul,
+    Mul,
+    Rescale,
+    Reshape,
+    Sub,
+    Table,
+    Transpose,
+)
+from bitship.importers import functions
+
+TO_NHWC = (0, 2, 3, 1)
+TO_NCHW = (0, 3, 1, 2)
+_I32 = DType.INT32
+_BIAS_LIMIT = 1 << 30
+
+Limits = tuple[float, float]
+NO_LIMITS: Limits = (float("-inf"), float("inf"))
+
+
+@dataclass(frozen=True)
+class QParams:
+    """``real = scale * (int8 - zero_point)``, one scale for the tensor."""
+
+    scale: float
+    zero_point: int
+
+    def integers(self, limits: Limits) -> tuple[int, int]:
+        """Return the int8 range whose reals lie within the limits (each end rounded to nearest)."""
+        ends = []
+        for limit, open_end in zip(limits, (-128, 127), strict=True):
+            if abs(limit) == float("inf"):
+                ends.append(open_end)
+            else:
+                exact = functions.round_half_up(Fraction(limit) / Fraction(self.scale)) + self.zero_point
+                ends.append(min(max(exact, -128), 127))
+        return ends[0], ends[1]
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """An int8 tensor of the graph being built.
+
+    name    its name in the graph
+    shape   in the front end's axis order; ``planes``: rank 4 [N, C, H, W] that the graph stores as [N, H, W, C]
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    q: QParams
+    planes: bool = False
+
+    def axis(self, axis: int) -> int:
+        """Return where an axis of ``shape`` is stored; negative ones count from the end."""
+        if not -len(self.shape) <= axis < len(self.shape):
+            raise UnsupportedError(f"axis {axis} outside rank {len(self.shape)}")
+        axis %= len(self.shape)
+        return TO_NHWC.index(axis) if self.planes else axis
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Constant integer weights: int8, output channel first, one scale or one per output channel."""
+
+    values: Array
+    scales: tuple[float, ...]
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a convolution or pool; padding is (top, bottom, left, right)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+
+class Integerizer:
+    """Writes integer ops into a builder. Methods return tensors with the quantization they were asked for."""
+
+    def __init__(self, builder: GraphBuilder) -> None:
+        self.b = builder
+
+    def input(self, name: str, shape: Sequence[int], q: QParams) -> QuantizedTensor:
+        """Declare an int8 graph input; rank 4 is an image and becomes NHWC."""
+        shape, planes = tuple(shape), len(shape) == 4
+        stored = tuple(shape[i] for i in TO_NHWC) if planes else shape
+        return QuantizedTensor(self.b.input(name, stored, DType.INT8, Quant(q.scale, q.zero_point)), shape, q, planes)
+
+    def constant(self, name: str, values: Array, q: QParams) -> QuantizedTensor:
+        """Add an int8 constant given in the front end's order."""
+        planes = values.ndim == 4
+        stored = values.transpose(TO_NHWC) if planes else values
+        return QuantizedTensor(self.b.constant(name, np.ascontiguousarray(stored)), values.shape, q, planes)
+
+    def natural(self, x: QuantizedTensor) -> QuantizedTensor:
+        """Return x stored in the order of its shape."""
+        if not x.planes:
+            return x
+        if x.shape[2:] == (1, 1) or x.shape[1] == 1:
+            return replace(x, name=self._reshape(x.name, x.shape), planes=False)
+        return replace(x, name=self.b.node(f"{x.name}.nchw", Transpose(TO_NCHW), x.name), planes=False)
+
+    def image(self, x: QuantizedTensor) -> QuantizedTensor:
+        """Return rank-4 x stored as NHWC."""
+        if x.planes:
+            return x
+        if len(x.shape) != 4:
+            raise UnsupportedError(f"rank {len(x.shape)}: an image of rank 4 [N, C, H, W] is needed")
+        if x.shape[2:] == (1, 1) or x.shape[1] == 1:
+            return replace(x, name=self._reshape(x.name, tuple(x.shape[i] for i in TO_NHWC)), planes=True)
+        return replace(x, name=self.b.node(f"{x.name}.nhwc", Transpose(TO_NHWC), x.name), planes=True)
+
+    def _reshape(self, name: str, shape: tuple[int, ...]) -> str:
+        return name if self.b.types[name].shape == shape else self.b.node(f"{name}.view", Reshape(shape), name)
+
+    def result(self, name: str, like: QuantizedTensor, q: QParams) -> QuantizedTensor:
+        """Wrap a node's output stored in the order of ``like``."""
+        stored = self.b.types[name].shape
+        shape = tuple(stored[i] for i in TO_NCHW) if like.planes else stored
+        return QuantizedTensor(name, shape, q, like.planes)
+
+    # -- requantization
+
+    def epilogue(self, factors: Sequence[Fraction], out: QParams, limits: Limits = NO_LIMITS) -> Rescale:
+        """Return the rescale to int8 by one real factor or one per channel, clamped to real limits."""
+        pairs = [quantize_multiplier(f) for f in factors]
+        if len(set(pairs)) == 1:
+            pairs = pairs[:1]
+        qmin, qmax = out.integers(limits)
+        return Rescale(
+            tuple(m for m, _ in pairs),
+            tuple(s for _, s in pairs),
+            output_zero_point=out.zero_point,
+            qmin=qmin,
+            qmax=max(qmin, qmax),
+        )
+
+    def requantize(self, name: str, x: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS) -> QuantizedTensor:
+        """Return x under other parameters, clamped to real limits; x itself when nothing changes."""
+        if x.q == out and out.integers(limits) == (-128, 127):
+            return x
+        op = self.epilogue([Fraction(x.q.scale) / Fraction(out.scale)], out, limits)
+        op = Rescale(op.multiplier, op.shift, x.q.zero_point, op.output_zero_point, qmin=op.qmin, qmax=op.qmax)
+        return replace(x, name=self.b.node(name, op, x.name), q=out)
+
+    # -- products with constant weights
+
+    def _bias(self, x: QuantizedTensor, w: Weights, bias: Array | None) -> tuple[Weights, Array]:
+        """Return weights and int32 bias of scale ``x * w``; float bias is quantized, half up.
+
+        A channel whose bias leaves int32's half gets a larger weight scale: its weights are too small to matter.
+        """
+        n = w.values.shape[0]
+        if bias is None:
+            return w, np.zeros(n, np.int32)
+        if np.issubdtype(bias.dtype, np.integer):
+            return w, bias.astype(np.int32).reshape(n)
+        scales = list(w.scales if len(w.scales) == n else w.scales * n)
+        values, ints = w.values.copy(), []
+        for c, real in enumerate(bias.reshape(n).tolist()):
+            step = Fraction(x.q.scale) * Fraction(scales[c])
+            if abs(Fraction(real)) >= step * _BIAS_LIMIT:
+                wider = abs(real) / (x.q.scale * (_BIAS_LIMIT >> 2))
+                centred = values[c].astype(np.float64) - w.zero_point
+                values[c] = np.clip(np.rint(centred * (scales[c] / wider)) + w.zero_point, -128, 127)
+                scales[c] = wider
+                step = Fraction(x.q.scale) * Fraction(wider)
+            ints.append(functions.round_half_up(Fraction(real) / step))
+        if len(w.scales) == 1 and len(set(scales)) == 1:
+            scales = scales[:1]
+        return Weights(values, tuple(scales), w.zero_point), np.array(ints, np.int64).astype(np.int32)
+
+    def _factors(self, x: QuantizedTensor, w: Weights, out: QParams) -> list[Fraction]:
+        return [Fraction(x.q.scale) * Fraction(s) / Fraction(out.scale) for s in w.scales]
+
+    def conv2d(
+        self,
+        name: str,
+        x: QuantizedTensor,
+        w: Weights,
+        bias: Array | None,
+        window: Window,
+        groups: int,
+        out: QParams,
+        limits: Limits = NO_LIMITS,
+    ) -> QuantizedTensor:
+        """Convolution of an image by weights [O, C / groups, KH, KW]; bias real, or int32 of scale x * w."""
+        x = self.image(x)
+        w, ints = self._bias(x, w, bias)
+        common = {
+            "stride": window.stride,
+            "padding": window.padding,
+            "dilation": window.dilation,
+            "input_zero_point": x.q.zero_point,
+            "weight_zero_point": w.zero_point,
+            "requant": self.epilogue(self._factors(x, w, out), out, limits),
+        }
+        if groups > 1 and groups == x.shape[1]:
+            o, _, kh, kw = w.values.shape
+            arranged = w.values.reshape(groups, o // groups, kh, kw).transpose(2, 3, 0, 1)
+            op: Conv2D | DepthwiseConv2D = DepthwiseConv2D(**common)  # type: ignore[arg-type]
+        else:
+            arranged = w.values.transpose(0, 2, 3, 1)
+            op = Conv2D(groups=groups, **common)  # type: ignore[arg-type]
+        weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(arranged))
+        made = self.b.node(name, op, x.name, weights, self.b.constant(f"{name}.bias", ints))
+        return self.result(made, x, out)
+
+    def linear(
+        self,
+        name: str,
+        x: QuantizedTensor,
+        w: Weights,
+        bias: Array | None,
+        out: QParams,
+        limits: Limits = NO_LIMITS,
+    ) -> QuantizedTensor:
+        """``x @ w.T + bias`` over the last axis of x; weights [O, I]."""
+        x = self.natural(x)
+        w, ints = self._bias(x, w, bias)
+        rows, depth = int(np.prod(x.shape[:-1], dtype=np.int64)), x.shape[-1]
+        op = FullyConnected(x.q.zero_point, w.zero_point, self.epilogue(self._factors(x, w, out), out, limits))
+        weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(w.values))
+        flat = self._reshape(x.name, (rows, depth))
+        made = self.b.node(name, op, flat, weights, self.b.constant(f"{name}.bias", ints))
+        shape = (*x.shape[:-1], w.values.shape[0])
+        return QuantizedTensor(self._reshape(made, shape), shape, out)
+
+    def matmul(
+        self, name: str, a: QuantizedTensor, b: QuantizedTensor, out: QParams, factor: Fraction | None = None
+    ) -> QuantizedTensor:
+        """Batched product over the last two axes of tensors with equal leading axes; ``factor`` scales the result."""
+        a, b = self.natural(a), self.natural(b)
+        if a.shape[:-2] != b.shape[:-2] or len(a.shape) < 2:
+            raise UnsupportedError(f"matmul of {a.shape} and {b.shape}: leading axes must be equal")
+        batch = int(np.prod(a.shape[:-2], dtype=np.int64))
+        real = (factor or Fraction(1)) * Fraction(a.q.scale) * Fraction(b.q.scale) / Fraction(out.scale)
+        op = MatMul(a.q.zero_point, b.q.zero_point, self.epilogue([real], out))
+        sides = [self._reshape(t.name, (batch, *t.shape[-2:])) for t in (a, b)]
+        shape = (*a.shape[:-1], b.shape[-1])
+        return QuantizedTensor(self._reshape(self.b.node(name, op, *sides), shape), shape, out)
+
+    # -- elementwise
+
+    def aligned(self, a: QuantizedTensor, b: QuantizedTensor) -> tuple[QuantizedTensor, QuantizedTensor]:
+        """Return the operands with equal rank and one stored order."""
+        rank = max(len(a.shape), len(b.shape))
+        sides = []
+        for t in (a, b):
+            if len(t.shape) < rank:
+                shape = (1,) * (rank - len(t.shape)) + t.shape
+                t = replace(t, name=self._reshape(t.name, shape), shape=shape)
+            sides.append(t)
+        if sides[0].planes != sides[1].planes:
+            sides = [self.image(t) for t in sides]
+        return sides[0], sides[1]
+
+    def _sum(
+        self,
+        kind: type[Add] | type[Sub],
+        name: str,
+        a: QuantizedTensor,
+        b: QuantizedTensor,
+        out: QParams,
+        limits: Limits,
+    ) -> QuantizedTensor:
+        a, b = self.aligned(a, b)
+        twice = 2 * max(Fraction(a.q.scale), Fraction(b.q.scale))
+        sides = []
+        for t in (a, b):
+            multiplier, shift = quantize_multiplier(Fraction(t.q.scale) / twice)
+            sides.append(
+                Rescale(
+                    (multiplier,), (shift,), t.q.zero_point, pre_shift=20, dtype=_I32, qmin=_I32.qmin, qmax=_I32.qmax
+                )
+            )
+        requant = self.epilogue([twice / (1 << 20) / Fraction(out.scale)], out, limits)
+        return self.result(self.b.node(name, kind(sides[0], sides[1], requant), a.name, b.name), a, out)
+
+    def add(
+        self, name: str, a: QuantizedTensor, b: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS
+    ) -> QuantizedTensor:
+        """``a + b`` with broadcasting; operands carry 20 more bits until the one rounding that counts."""
+        return self._sum(Add, name, a, b, out, limits)
+
+    def sub(
+        self, name: str, a: QuantizedTensor, b: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS
+    ) -> QuantizedTensor:
+        """``a - b`` with broadcasting."""
+        return self._sum(Sub, name, a, b, out, limits)
+
+    def mul(
+        self, name: str, a: QuantizedTensor, b: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS
+    ) -> QuantizedTensor:
+        """``a * b`` with broadcasting."""
+        a, b = self.aligned(a, b)
+        factor = Fraction(a.q.scale) * Fraction(b.q.scale) / Fraction(out.scale)
+        op = Mul(a.q.zero_point, b.q.zero_point, self.epilogue([factor], out, limits))
+        return self.result(self.b.node(name, op, a.name, b.name), a, out)
+
+    def unary(self, name: str, x: QuantizedTensor, function: functions.Function, out: QParams) -> QuantizedTensor:
+        """Any function of one variable, as a table of its 256 values."""
+        values = functions.table(function, x.q.scale, x.q.zero_point, out.scale, out.zero_point)
+        return replace(x, name=self.b.node(name, Table(), x.name, self.b.constant(f"{name}.table", values)), q=out)

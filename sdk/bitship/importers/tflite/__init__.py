@@ -1,0 +1,143 @@
+"""Import a quantized .tflite: the graph gives the bytes of LiteRT's reference kernels (BUILTIN_REF)."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bitship.errors import GraphError, UnsupportedError
+from bitship.graph import DType, Graph, GraphBuilder, Quant, verify
+from bitship.importers.tflite import conv, elementwise, shape
+from bitship.importers.tflite.context import EIGHT_BIT, Context, FloatValue
+from bitship.importers.tflite.reader import Model, TensorInfo, damage_is_format_error, parse, read
+
+LOWERINGS: dict[str, Callable[[Context], None]] = {
+    "ADD": elementwise.add,
+    "ARG_MAX": shape.arg_max,
+    "AVERAGE_POOL_2D": shape.average_pool_2d,
+    "CAST": elementwise.cast,
+    "CONCATENATION": shape.concatenation,
+    "CONV_2D": conv.conv_2d,
+    "DEPTHWISE_CONV_2D": conv.depthwise_conv_2d,
+    "DEQUANTIZE": elementwise.dequantize,
+    "DIV": elementwise.div,
+    "EXPAND_DIMS": shape.reshape,
+    "FULLY_CONNECTED": conv.fully_connected,
+    "GATHER": shape.gather,
+    "HARD_SWISH": elementwise.hard_swish,
+    "LEAKY_RELU": elementwise.leaky_relu,
+    "LOGISTIC": elementwise.logistic_,
+    "MAX_POOL_2D": shape.max_pool_2d,
+    "MEAN": shape.mean,
+    "MUL": elementwise.mul,
+    "PACK": shape.pack,
+    "PAD": shape.pad,
+    "PADV2": shape.pad,
+    "QUANTIZE": elementwise.quantize,
+    "REDUCE_MAX": shape.reduce_max,
+    "REDUCE_MIN": shape.reduce_min,
+    "RELU": elementwise.relu,
+    "RELU6": elementwise.relu6,
+    "RELU_N1_TO_1": elementwise.relu_n1_to_1,
+    "RESHAPE": shape.reshape,
+    "RESIZE_BILINEAR": shape.resize_bilinear,
+    "RESIZE_NEAREST_NEIGHBOR": shape.resize_nearest_neighbor,
+    "SLICE": shape.slice_,
+    "SOFTMAX": shape.softmax,
+    "SPLIT": shape.split,
+    "SPLIT_V": shape.split_v,
+    "SQUEEZE": shape.reshape,
+    "STRIDED_SLICE": shape.strided_slice,
+    "SUB": elementwise.sub,
+    "TANH": elementwise.tanh_,
+    "TRANSPOSE": shape.transpose,
+    "UNPACK": shape.unpack,
+}
+
+
+def load(path: Path, outputs: Sequence[str] = ()) -> Graph:
+    """Read a .tflite file into a verified graph.
+
+    outputs  names of tensors to cut the model at; the model's own outputs when empty
+
+    Float tensors at the ends are folded away: the graph takes and gives the codes, with their scale and zero point.
+    Raises FormatError for a damaged file, UnsupportedError naming the operator, GraphError when the result is unsound.
+    """
+    return lower(read(path), str(path), path.stem, outputs)
+
+
+def loads(data: bytes, where: str, outputs: Sequence[str] = ()) -> Graph:
+    """Do what ``load`` does, from bytes."""
+    return lower(parse(data, where), where, Path(where).stem, outputs)
+
+
+def lower(model: Model, where: str, name: str, outputs: Sequence[str] = ()) -> Graph:
+    """Lower a read model to a verified graph."""
+    wanted = _wanted(model, outputs, where)
+    ctx = Context(model, GraphBuilder(name), where)
+    with damage_is_format_error(where):
+        needed = _needed(model, [t.index for t in wanted])
+        for index in model.inputs:
+            _input(ctx, model.tensors[index])
+        for op in model.operators:
+            if op.index not in needed:
+                continue
+            ctx.op = op
+            if op.name not in LOWERINGS:
+                raise ctx.refuse("this operator is not supported; --output TENSOR cuts the model before it")
+            try:
+                LOWERINGS[op.name](ctx)
+            except GraphError as e:
+                raise type(e)(f"{where}: operator {op.index} ({op.name}): {e}") from None
+        ctx.op = None
+        graph = ctx.builder.finish([_output(ctx, t) for t in wanted])
+    verify(graph)
+    return graph
+
+
+def _wanted(model: Model, outputs: Sequence[str], where: str) -> list[TensorInfo]:
+    if not outputs:
+        return [model.tensors[i] for i in model.outputs]
+    by_name = {t.name: t for t in model.tensors}
+    missing = [n for n in outputs if n not in by_name]
+    if missing:
+        raise UnsupportedError(f"{where}: no tensor is named '{missing[0]}'; {len(by_name)} are there")
+    return [by_name[n] for n in outputs]
+
+
+def _needed(model: Model, outputs: list[int]) -> set[int]:
+    """Return the indices of the operators the outputs depend on."""
+    tensors, operators = set(outputs), set()
+    for op in reversed(model.operators):
+        if tensors.intersection(op.outputs):
+            operators.add(op.index)
+            tensors.update(op.inputs)
+    return operators
+
+
+def _input(ctx: Context, info: TensorInfo) -> None:
+    if info.type == "FLOAT32":
+        ctx.floats[info.index] = FloatValue(None, np.zeros(0, np.float32), None)
+        return
+    if info.type not in EIGHT_BIT:
+        raise UnsupportedError(f"{ctx.where}: input {info.where} is {info.type}; int8, uint8 and float32 are supported")
+    quant = Quant(info.scale[0], info.zero_point[0]) if len(info.scale) == 1 and info.scale[0] > 0 else None
+    dtype = DType.INT8 if info.type == "INT8" else DType.UINT8
+    name = ctx.builder.input(info.name, info.shape, dtype, quant)
+    ctx.names[info.index] = elementwise.signed(ctx, name)
+
+
+def _output(ctx: Context, info: TensorInfo) -> tuple[str, Quant | None]:
+    """Return the graph tensor and the meaning of an output of the file."""
+    if info.index in ctx.floats:
+        value = ctx.floats[info.index]
+        if value.source is None or value.quant is None:
+            raise UnsupportedError(
+                f"{ctx.where}: output {info.where} is computed in float; name an integer tensor with --output TENSOR"
+            )
+        return value.source, value.quant
+    name = ctx.name(info.index)
+    if info.type == "UINT8":
+        name = elementwise.unsigned(ctx, name)
+    quant = Quant(info.scale[0], info.zero_point[0]) if len(info.scale) == 1 and info.scale[0] > 0 else None
+    return name, quant
