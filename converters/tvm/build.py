@@ -27,7 +27,7 @@ bitship_constants:
 .balign 64
 .section .note.GNU-stack,"",%progbits
 """
-_EXPORTS = "{ global: bitship_run; bitship_inputs; bitship_outputs; bitship_input_bytes; bitship_output_bytes; local: *; };\n"
+_EXPORTS = "{ global: bitship_run; bitship_inputs; bitship_outputs; bitship_*put_bytes; local: *; };\n"
 _FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Werror", "-fPIC", "-g0", "-fno-ident", "-fno-asynchronous-unwind-tables")
 
 
@@ -106,9 +106,7 @@ def _write_object(program: Program, isa: Isa, path: Path) -> int:
 
 def _text_bytes(elf: bytes) -> int:
     """Return the size of the executable sections of a 64-bit little-endian ELF object."""
-    table, size, count = (
-        int.from_bytes(elf[a:b], "little") for a, b in ((0x28, 0x30), (0x3A, 0x3C), (0x3C, 0x3E))
-    )
+    table, size, count = (int.from_bytes(elf[a:b], "little") for a, b in ((0x28, 0x30), (0x3A, 0x3C), (0x3C, 0x3E)))
     total = 0
     for i in range(count):
         header = elf[table + i * size : table + (i + 1) * size]
@@ -129,8 +127,8 @@ def driver(program: Program, graph: Graph) -> str:
         "#include <stdint.h>",
         "#include <string.h>",
         "#define C ((void *)(uintptr_t)bitship_constants)",
-        "#define EXPORT __attribute__((visibility(\"default\")))",
-        "extern const uint8_t bitship_constants[] __attribute__((visibility(\"hidden\")));",
+        '#define EXPORT __attribute__((visibility("default")))',
+        'extern const uint8_t bitship_constants[] __attribute__((visibility("hidden")));',
         f"static uint8_t arena[{max(program.arena_bytes, 64)}] __attribute__((aligned(64)));",
         *_sizes("input", [n for _, n in program.inputs]),
         *_sizes("output", [n for _, n in program.outputs]),

@@ -98,7 +98,9 @@ def lower_pad(fn: Function, op: Pad, x: Buffer, out: Buffer, shape: Shape, out_s
     copy(fn, x, out, shape, strides_of(shape), strides, (0, origin))
 
 
-def lower_concat(fn: Function, op: Concat, xs: list[Buffer], out: Buffer, shapes: list[Shape], out_shape: Shape) -> None:
+def lower_concat(
+    fn: Function, op: Concat, xs: list[Buffer], out: Buffer, shapes: list[Shape], out_shape: Shape
+) -> None:
     """Copy every operand into its place."""
     strides = strides_of(out_shape)
     at = 0
@@ -121,9 +123,7 @@ def lower_transpose(fn: Function, op: Transpose, x: Buffer, out: Buffer, shape: 
     copy(fn, x, out, out_shape, tuple(strides[p] for p in op.perm), strides_of(out_shape))
 
 
-def lower_gather(
-    fn: Function, op: Gather, x: Buffer, indices: Buffer, out: Buffer, shape: Shape, count: int
-) -> None:
+def lower_gather(fn: Function, op: Gather, x: Buffer, indices: Buffer, out: Buffer, shape: Shape, count: int) -> None:
     """Copy one run per index, the index limited to the axis."""
     outer, extent = int(np.prod(shape[: op.axis])), shape[op.axis]
     run = int(np.prod(shape[op.axis + 1 :]))

@@ -155,9 +155,7 @@ def lower_cast(fn: Function, op: Cast, x: Buffer, out: Buffer, size: int) -> Non
             out.store(i, cast(value, out.dtype) if out.dtype != x.dtype else value)
 
 
-def lower_shift(
-    fn: Function, op: LogicalLeftShift | ArithmeticRightShift, x: Buffer, out: Buffer, size: int
-) -> None:
+def lower_shift(fn: Function, op: LogicalLeftShift | ArithmeticRightShift, x: Buffer, out: Buffer, size: int) -> None:
     """Shift every element, in 64 bits, which LLVM narrows again where it may."""
     up = isinstance(op, LogicalLeftShift)
     half = 0

@@ -9,6 +9,7 @@ signed read x + 128 (offset 128), and padding holds the input zero point. The ke
 ``|start| + sum |w| * 255`` (128 for signed dots) stays below 2^31, so no partial sum wraps.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.requant import Epilogue
-from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, cast, const, intrinsic, splat
+from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, const, intrinsic, splat
 from bitship.converters.tvm.window import Window, padded_input, store_vector
 from bitship.graph.base import Array, Ints
 from bitship.graph.ops import Rescale
@@ -139,12 +140,13 @@ class GemmKernel:
             most = min(max(self.isa.registers // panel.vectors, 1), 12)
             tile, whole, rest = split_rows(columns, most)
             micro = Micro(self, panel)
-            with self.fn.loop(self.product.groups) as g, self.fn.loop(panel.count) as b:
-                with self.fn.loop(batch) as n, self.fn.loop(rows) as y:
-                    with self.fn.loop(whole) as t:
-                        micro.tile(g, b, n, y, t * tile, tile)
-                    if rest:
-                        micro.tile(g, b, n, y, const(whole * tile, "int32"), rest)
+            with ExitStack() as nest:
+                extents = (self.product.groups, panel.count, batch, rows)
+                g, b, n, y = (nest.enter_context(self.fn.loop(extent)) for extent in extents)
+                with self.fn.loop(whole) as t:
+                    micro.tile(g, b, n, y, t * tile, tile)
+                if rest:
+                    micro.tile(g, b, n, y, const(whole * tile, "int32"), rest)
 
 
 class Micro:
@@ -226,8 +228,3 @@ def dot(fn: Function, isa: Isa, acc: Expr, x: Expr, w: Expr) -> Expr:
         return intrinsic(i32, f"llvm.aarch64.neon.sdot.v{n}i32.v{4 * n}i8", acc, x, w)
     product = intrinsic(f"int16x{2 * n}", f"llvm.aarch64.neon.smull.v{2 * n}i16", x, w)
     return acc + intrinsic(i32, f"llvm.aarch64.neon.saddlp.v{n}i32.v{2 * n}i16", product)
-
-
-def convert_elements(value: Expr, dtype: str, lanes: int) -> Expr:
-    """Widen a vector of activations."""
-    return cast(value, dtype, lanes)

@@ -84,7 +84,9 @@ def plain_fully_connected(
         finish.store(n * outputs + o, acc, o)
 
 
-def plain_matmul(fn: Function, isa: Isa, op: MatMul, buffers: tuple[Buffer, Buffer, Buffer], a: Shape, b: Shape) -> None:
+def plain_matmul(
+    fn: Function, isa: Isa, op: MatMul, buffers: tuple[Buffer, Buffer, Buffer], a: Shape, b: Shape
+) -> None:
     """Batched product; buffers are a, b and the output, shapes a's and b's."""
     left, right, out = buffers
     (batch, m, depth), n = a, b[2]

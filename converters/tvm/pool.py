@@ -67,7 +67,7 @@ def lower_pool(fn: Function, isa: Isa, op: AvgPool2D | MaxPool2D, x: Buffer, out
 def _mean(fn: Function, total: Expr, count: Expr, rounding: DivRounding, lanes: int) -> Expr:
     """Return total / count to nearest; both divisions are truncating ones of numbers that are not negative.
 
-    HALF_UP is ``floor((total + count / 2) / count)``: of a negative numerator n the floor is ``-((count - 1 - n) / count)``.
+    HALF_UP is ``floor((total + count / 2) / count)``; of a negative n the floor is ``-((count - 1 - n) / count)``.
     """
     from tvm import tirx
 
@@ -177,9 +177,7 @@ def lower_resize(fn: Function, isa: Isa, op: Resize, x: Buffer, out: Buffer, sha
     """Mix four neighbours by the tables' weights, rounded half away from zero; channels in vectors."""
     n_, h, w, c_ = shape
     tables = [
-        fn.constant(np.array(t, np.int32))
-        for axis in (op.rows, op.columns)
-        for t in (axis.lo, axis.hi, axis.weight)
+        fn.constant(np.array(t, np.int32)) for axis in (op.rows, op.columns) for t in (axis.lo, axis.hi, axis.weight)
     ]
     oh, ow = len(op.rows.lo), len(op.columns.lo)
     one, shift = 1 << op.bits, 2 * op.bits

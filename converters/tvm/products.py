@@ -26,7 +26,9 @@ def reach(x: Operand, input_zero_point: int, weights: Ints, bias: Ints) -> int:
     return max(abs(found.lo), abs(found.hi))
 
 
-def conv_window(op: Conv2D | DepthwiseConv2D, x: tuple[int, ...], kernel: tuple[int, int], out: tuple[int, ...]) -> Window:
+def conv_window(
+    op: Conv2D | DepthwiseConv2D, x: tuple[int, ...], kernel: tuple[int, int], out: tuple[int, ...]
+) -> Window:
     """Return the geometry of a convolution from its operands' shapes."""
     return Window(x[0], x[1], x[2], x[3], out[1], out[2], kernel, op.stride, op.dilation, op.padding)
 
@@ -111,7 +113,7 @@ def lower_matmul(
     out: Buffer,
     operands: tuple[Operand, Operand],
 ) -> None:
-    """matmul; ``x`` declares operand i as a parameter. A constant b of one batch is packed like a convolution's weights."""
+    """matmul; ``x`` declares operand i as a parameter. A constant b of one batch is packed."""
     a, b = operands
     if b.value is not None and a.type.shape[0] == 1 and a.type.dtype is DType.INT8:
         weights: Array = b.value[0].astype(np.int64).T - op.b_zero_point

@@ -67,8 +67,8 @@ class Epilogue:
             return
         self.shared = not rq.per_channel or slots is None
         order = np.zeros(1, np.int64) if self.shared else np.asarray(slots, np.int64)
-        self.m = np.where(order >= 0, np.array(rq.multiplier, np.int64)[order], 0)
-        self.s = np.where(self.m > 0, np.array(rq.shift, np.int64)[order], -1)
+        self.m: Ints = np.where(order >= 0, np.array(rq.multiplier, np.int64)[order], 0)
+        self.s: Ints = np.where(self.m > 0, np.array(rq.shift, np.int64)[order], -1)
         self.bound = bound << rq.pre_shift
         self.form = self._choose()
         getattr(self, f"_prepare_{self.form}")()
@@ -83,7 +83,8 @@ class Epilogue:
         if self.lanes == 1:
             return "wide"
         if self.rq.rounding is Rounding.SINGLE:
-            exact = self.bound < 1 << 29 and -29 <= int(self.s.min()) and int(self.s.max()) <= (0 if self.shared else -1)
+            most = 0 if self.shared else -1  # 0 needs the odd lanes shifted up, which all lanes must share
+            exact = self.bound < 1 << 29 and int(self.s.min()) >= -29 and int(self.s.max()) <= most
             return "single" if self.isa.x86 and exact and abs(self.rq.output_zero_point) < 1 << 29 else "wide"
         left, right = np.maximum(self.s, 0), np.maximum(-self.s, 0)
         high = max(((self.bound << int(a)) * int(m) >> 31) + 1 for a, m in zip(left, self.m, strict=True))
@@ -130,7 +131,7 @@ class Epilogue:
         left, right = np.maximum(self.s, 0), np.maximum(-self.s, 0)
         self.multiplier = self._coefficients(self.m << left, "int64")
         self.half = self._coefficients((np.int64(1) << right) >> 1, "int64")
-        self.rounds = self._coefficients(np.where(right > 0, np.int64(-1), np.int64(0)), "int64")
+        self.rounds = self._coefficients(-(right > 0).astype(np.int64), "int64")
         self.right = self._coefficients(right, "int64")
 
     def _wide(self, value: Expr, block: Index) -> Expr:
@@ -195,8 +196,8 @@ class Epilogue:
         self.left = self._coefficients(left, "int32") if left.any() else None
         half = ((np.int64(1) << right) >> 1) + (np.int64(self.rq.output_zero_point) << right)
         self.half = self._coefficients(half, "int32")
-        self.right = self._coefficients(right, "int32") if right.any() else None
-        self.rounds = self._coefficients(np.where(right > 0, np.int64(-1), np.int64(0)), "int32")
+        self.shift = self._coefficients(right, "int32") if right.any() else None
+        self.rounds = self._coefficients(-(right > 0).astype(np.int64), "int32")
         self.always = bool((right > 0).all())
 
     def _double(self, value: Expr, block: Index) -> Expr:
@@ -205,12 +206,12 @@ class Epilogue:
             value = value << self.left.at(block, n)
         high = self.fn.let(self._high(value, block))
         y = high + self.half.at(block, n)
-        if self.right is None:
+        if self.shift is None:
             return y
         sign = high >> const(31, "int32", n)
         if not self.always:
             sign = sign & self.rounds.at(block, n)
-        return (y + sign) >> self.right.at(block, n)
+        return (y + sign) >> self.shift.at(block, n)
 
     def _high(self, value: Expr, block: Index) -> Expr:
         """Return ``(value * multiplier + 2^30) >> 31``."""

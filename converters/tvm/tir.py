@@ -150,6 +150,11 @@ class Function:
             self._buffers[name] = self._parameter(Argument(tensor=name), dtype, t.size)
         return self._buffers[name]
 
+    @property
+    def tensors(self) -> list[str]:
+        """Names of the graph's tensors among the parameters."""
+        return [a.tensor for a in self.arguments if a.tensor is not None]
+
     def constant(self, array: Array) -> Buffer:
         """Declare constant data as a parameter."""
         array = np.ascontiguousarray(array)
