@@ -1,4 +1,5 @@
-/* A board under a debugger or emulator: semihosting for files and the exit code, a timer of the chip as counter. */
+/* A board under a debugger or emulator: semihosting for files and the exit code, a timer of the chip as
+ * counter. */
 #include "port.h"
 
 #define SYS_OPEN 0x01u

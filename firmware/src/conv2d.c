@@ -47,6 +47,15 @@ static inline void centre_row(const void *x, int32_t dtype, int32_t n, int32_t z
         memcpy(out, x, (size_t)n * 2);
         return;
     }
+    if (BITSHIP_SCALAR) {
+        for (; n >= 4; n -= 4, x8 += 4, out += 4) {
+            const int32_t a = x8[0], b = x8[1], c = x8[2], d = x8[3];
+            out[0] = (int16_t)(a - zero_point);
+            out[1] = (int16_t)(b - zero_point);
+            out[2] = (int16_t)(c - zero_point);
+            out[3] = (int16_t)(d - zero_point);
+        }
+    }
     for (int32_t i = 0; i < n; i++) {
         out[i] = (int16_t)(x8[i] - zero_point);
     }
@@ -141,22 +150,38 @@ static void dot_wide(const struct bitship_window *p, const int16_t *patches, con
     }
 }
 
-/* acc[i] for n channels of one pixel, int8 weights as they are. */
+/* acc[i] for n channels of one pixel, int8 weights as they are, four channels at a time. */
 BITSHIP_CLONES
 static void dot_one(const struct bitship_window *p, const int16_t *patch, const int8_t *w,
                     const int32_t *bias, int32_t n, int32_t *acc) {
-    const int32_t depth = patch_depth(p);
-    for (int32_t i = 0; i < n; i += 2) {
-        const int32_t next = i + 1 < n ? i + 1 : i;
-        const int8_t *w0 = w + (ptrdiff_t)i * depth, *w1 = w + (ptrdiff_t)next * depth;
-        int32_t s0 = bias[i], s1 = bias[next];
-        for (int32_t k = 0; k < depth; k++) {
-            s0 += patch[k] * w0[k];
-            s1 += patch[k] * w1[k];
+    const ptrdiff_t depth = patch_depth(p);
+    for (int32_t i = 0; i < n; i += 4) {
+        const int32_t i1 = bitship_min(i + 1, n - 1), i2 = bitship_min(i + 2, n - 1),
+                      i3 = bitship_min(i + 3, n - 1);
+        const int8_t *w0 = w + i * depth, *w1 = w + i1 * depth, *w2 = w + i2 * depth, *w3 = w + i3 * depth;
+        int32_t s0 = bias[i], s1 = bias[i1], s2 = bias[i2], s3 = bias[i3];
+        for (ptrdiff_t k = 0; k < depth; k++) {
+            const int32_t v = patch[k];
+            s0 += v * w0[k];
+            s1 += v * w1[k];
+            s2 += v * w2[k];
+            s3 += v * w3[k];
         }
+        acc[i3] = s3;
+        acc[i2] = s2;
+        acc[i1] = s1;
         acc[i] = s0;
-        acc[next] = s1;
     }
+}
+
+/* One element of two patches times two rows of weights. */
+static inline void step_2x2(const int16_t *x0, const int16_t *x1, const int8_t *w0, const int8_t *w1,
+                            int32_t k, int32_t *s) {
+    const int32_t a = x0[k], b = x1[k], c = w0[k], d = w1[k];
+    s[0] += a * c;
+    s[1] += a * d;
+    s[2] += b * c;
+    s[3] += b * d;
 }
 
 /* acc[pixel][i] for n channels, 2 pixels, int8 weights as they are. */
@@ -165,20 +190,26 @@ static void dot_small(const struct bitship_window *p, const int16_t *patches, co
     const int32_t depth = patch_depth(p);
     for (int32_t i = 0; i < n; i += 2) {
         const int32_t next = i + 1 < n ? i + 1 : i;
-        const int16_t *x0 = patches, *x1 = patches + depth, *const end = patches + depth;
+        const int16_t *x0 = patches, *x1 = patches + depth, *const end = patches + (depth & ~3);
         const int8_t *w0 = w + (ptrdiff_t)i * depth, *w1 = w + (ptrdiff_t)next * depth;
-        int32_t s0 = bias[i], s1 = bias[next], s2 = s0, s3 = s1;
+        int32_t s[4] = {bias[i], bias[next], bias[i], bias[next]};
         while (x0 != end) {
-            const int32_t a = *x0++, b = *x1++, c = *w0++, d = *w1++;
-            s0 += a * c;
-            s1 += a * d;
-            s2 += b * c;
-            s3 += b * d;
+            step_2x2(x0, x1, w0, w1, 0, s);
+            step_2x2(x0, x1, w0, w1, 1, s);
+            step_2x2(x0, x1, w0, w1, 2, s);
+            step_2x2(x0, x1, w0, w1, 3, s);
+            x0 += 4;
+            x1 += 4;
+            w0 += 4;
+            w1 += 4;
         }
-        acc[i] = s0;
-        acc[next] = s1;
-        acc[BITSHIP_LANES + i] = s2;
-        acc[BITSHIP_LANES + next] = s3;
+        for (int32_t k = 0; k < (depth & 3); k++) {
+            step_2x2(x0, x1, w0, w1, k, s);
+        }
+        acc[i] = s[0];
+        acc[next] = s[1];
+        acc[BITSHIP_LANES + i] = s[2];
+        acc[BITSHIP_LANES + next] = s[3];
     }
 }
 
