@@ -18,6 +18,9 @@
 #define ONE_TILE 1
 #define DEPTH_ALIGN 16
 
+/* Longest patch whose dot product with weights that still carry their zero point cannot leave int32. */
+#define RAW_DEPTH(dtype) ((dtype) == BITSHIP_INT16 ? 511 : 65536)
+
 /* Elements of one patch: taps times channels of a group. */
 static int32_t patch_depth(const struct bitship_window *p) {
     return p->kernel_h * p->kernel_w * (p->in_c / p->groups);
@@ -29,15 +32,11 @@ static int32_t patch_step(const struct bitship_window *p) {
     return p->tile == WIDE_TILE ? (depth + DEPTH_ALIGN - 1) / DEPTH_ALIGN * DEPTH_ALIGN : depth;
 }
 
-static int widens_weights(const struct bitship_window *p) {
-    return p->tile == WIDE_TILE || p->weight_zero_point != 0;
-}
-
 int32_t bitship_conv2d_scratch_bytes(const struct bitship_window *p) {
     if (p == NULL || p->groups < 1) {
         return 0;
     }
-    return patch_step(p) * 2 * (p->tile + (widens_weights(p) ? 2 : 0));
+    return patch_step(p) * 2 * (p->tile + (p->tile == WIDE_TILE ? 2 : 0));
 }
 
 /* out[i] = x[i] - zero_point */
@@ -150,16 +149,32 @@ static void dot_wide(const struct bitship_window *p, const int16_t *patches, con
     }
 }
 
+/* zero_point * the sum of a patch: what the weight zero point takes off every channel's dot product, modulo
+ * 2^32. */
+static uint32_t correction(const int16_t *patch, int32_t depth, int32_t zero_point) {
+    uint32_t sum = 0;
+    for (int32_t k = 0; zero_point != 0 && k < depth; k++) {
+        const int32_t v = patch[k];
+        sum += (uint32_t)v;
+    }
+    return sum * (uint32_t)zero_point;
+}
+
+/* bias + dot - off, modulo 2^32 on the way: only the total is proven to fit int32. */
+static inline int32_t total(int32_t bias, int32_t dot, uint32_t off) {
+    return (int32_t)((uint32_t)bias + (uint32_t)dot - off);
+}
+
 /* acc[i] for n channels of one pixel, int8 weights as they are, four channels at a time. */
 BITSHIP_CLONES
 static void dot_one(const struct bitship_window *p, const int16_t *patch, const int8_t *w,
-                    const int32_t *bias, int32_t n, int32_t *acc) {
+                    const int32_t *bias, int32_t n, uint32_t off, int32_t *acc) {
     const ptrdiff_t depth = patch_depth(p);
     for (int32_t i = 0; i < n; i += 4) {
         const int32_t i1 = bitship_min(i + 1, n - 1), i2 = bitship_min(i + 2, n - 1),
                       i3 = bitship_min(i + 3, n - 1);
         const int8_t *w0 = w + i * depth, *w1 = w + i1 * depth, *w2 = w + i2 * depth, *w3 = w + i3 * depth;
-        int32_t s0 = bias[i], s1 = bias[i1], s2 = bias[i2], s3 = bias[i3];
+        int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
         for (ptrdiff_t k = 0; k < depth; k++) {
             const int32_t v = patch[k];
             s0 += v * w0[k];
@@ -167,10 +182,10 @@ static void dot_one(const struct bitship_window *p, const int16_t *patch, const 
             s2 += v * w2[k];
             s3 += v * w3[k];
         }
-        acc[i3] = s3;
-        acc[i2] = s2;
-        acc[i1] = s1;
-        acc[i] = s0;
+        acc[i3] = total(bias[i3], s3, off);
+        acc[i2] = total(bias[i2], s2, off);
+        acc[i1] = total(bias[i1], s1, off);
+        acc[i] = total(bias[i], s0, off);
     }
 }
 
@@ -186,13 +201,13 @@ static inline void step_2x2(const int16_t *x0, const int16_t *x1, const int8_t *
 
 /* acc[pixel][i] for n channels, 2 pixels, int8 weights as they are. */
 static void dot_small(const struct bitship_window *p, const int16_t *patches, const int8_t *w,
-                      const int32_t *bias, int32_t n, int32_t *acc) {
+                      const int32_t *bias, int32_t n, const uint32_t *off, int32_t *acc) {
     const int32_t depth = patch_depth(p);
     for (int32_t i = 0; i < n; i += 2) {
         const int32_t next = i + 1 < n ? i + 1 : i;
         const int16_t *x0 = patches, *x1 = patches + depth, *const end = patches + (depth & ~3);
         const int8_t *w0 = w + (ptrdiff_t)i * depth, *w1 = w + (ptrdiff_t)next * depth;
-        int32_t s[4] = {bias[i], bias[next], bias[i], bias[next]};
+        int32_t s[4] = {0, 0, 0, 0};
         while (x0 != end) {
             step_2x2(x0, x1, w0, w1, 0, s);
             step_2x2(x0, x1, w0, w1, 1, s);
@@ -206,27 +221,10 @@ static void dot_small(const struct bitship_window *p, const int16_t *patches, co
         for (int32_t k = 0; k < (depth & 3); k++) {
             step_2x2(x0, x1, w0, w1, k, s);
         }
-        acc[i] = s[0];
-        acc[next] = s[1];
-        acc[BITSHIP_LANES + i] = s[2];
-        acc[BITSHIP_LANES + next] = s[3];
-    }
-}
-
-/* As dot_small (and dot_one), for weights with a zero point. */
-static void dot_centred(const struct bitship_window *p, const int16_t *patches, const int8_t *w,
-                        const int32_t *bias, int32_t n, int16_t *wide, int32_t *acc) {
-    const int32_t depth = patch_depth(p), second = depth * (p->tile - 1);
-    for (int32_t i = 0; i < n; i++) {
-        const int8_t *row = w + (ptrdiff_t)i * depth;
-        int32_t s0 = bias[i], s1 = bias[i];
-        widen_weights(row, row, depth, depth, p->weight_zero_point, wide);
-        for (int32_t k = 0; k < depth; k++) {
-            s0 += patches[k] * wide[k];
-            s1 += patches[second + k] * wide[k];
-        }
-        acc[i] = s0;
-        acc[BITSHIP_LANES + i] = s1;
+        acc[i] = total(bias[i], s[0], off[0]);
+        acc[next] = total(bias[next], s[1], off[0]);
+        acc[BITSHIP_LANES + i] = total(bias[i], s[2], off[1]);
+        acc[BITSHIP_LANES + next] = total(bias[next], s[3], off[1]);
     }
 }
 
@@ -236,17 +234,19 @@ static void finish_tile(const struct bitship_window *p, int32_t group, const int
     int32_t acc[WIDE_TILE * BITSHIP_LANES];
     const int32_t channels = p->out_c / p->groups, depth = patch_depth(p),
                   dtype = bitship_finish_dtype(p->requant);
+    uint32_t off[SMALL_TILE] = {0, 0};
+    for (int32_t i = 0; p->tile != WIDE_TILE && i < p->tile; i++) {
+        off[i] = correction(patches + (ptrdiff_t)i * depth, depth, p->weight_zero_point);
+    }
     for (int32_t o = 0; o < channels; o += BITSHIP_LANES) {
         const int32_t n = bitship_min(BITSHIP_LANES, channels - o), first = group * channels + o;
         const int8_t *rows = w + (ptrdiff_t)first * depth;
         if (p->tile == WIDE_TILE) {
             dot_wide(p, patches, rows, bias + first, n, pixels, wide, acc);
-        } else if (p->weight_zero_point != 0) {
-            dot_centred(p, patches, rows, bias + first, n, wide, acc);
         } else if (p->tile == ONE_TILE) {
-            dot_one(p, patches, rows, bias + first, n, acc);
+            dot_one(p, patches, rows, bias + first, n, off[0], acc);
         } else {
-            dot_small(p, patches, rows, bias + first, n, acc);
+            dot_small(p, patches, rows, bias + first, n, off, acc);
         }
         for (int32_t pixel = 0; pixel < pixels; pixel++) {
             void *to = bitship_at_out(out, dtype, (at + pixel) * p->out_c + first);
@@ -272,6 +272,9 @@ static int check(const struct bitship_window *p, const int8_t *w, const void *x,
         return error;
     }
     if (p->x_dtype == BITSHIP_INT16 && p->input_zero_point != 0) {
+        return BITSHIP_ERROR_UNSUPPORTED;
+    }
+    if (p->tile != WIDE_TILE && p->weight_zero_point != 0 && patch_depth(p) > RAW_DEPTH(p->x_dtype)) {
         return BITSHIP_ERROR_UNSUPPORTED;
     }
     return scratch_bytes < bitship_conv2d_scratch_bytes(p) ? BITSHIP_ERROR_SCRATCH : BITSHIP_OK;

@@ -32,8 +32,8 @@ static inline void tap_any(const struct bitship_window *p, const void *x, const 
 /* acc[4] of four channels, sums in registers; x[at] is the first of them at tap (0, 0), which may be padding.
  */
 static inline void quad(const struct bitship_window *p, const int8_t *x, ptrdiff_t at, const int8_t *w,
-                        const int32_t *bias, struct bitship_taps rows, struct bitship_taps cols,
-                        int32_t *acc) {
+                        int32_t weight_zero_point, const int32_t *bias, struct bitship_taps rows,
+                        struct bitship_taps cols, int32_t *acc) {
     const ptrdiff_t right = (ptrdiff_t)p->dilation_w * p->in_c,
                     down = (ptrdiff_t)p->dilation_h * p->in_w * p->in_c;
     const int32_t zero_point = p->input_zero_point, channels = p->out_c;
@@ -42,10 +42,10 @@ static inline void quad(const struct bitship_window *p, const int8_t *x, ptrdiff
         const int8_t *v = x + (at + i * down + cols.first * right);
         const int8_t *t = w + (ptrdiff_t)(i * p->kernel_w + cols.first) * channels;
         for (int32_t j = cols.last - cols.first; j > 0; j--) {
-            s0 += (v[0] - zero_point) * t[0];
-            s1 += (v[1] - zero_point) * t[1];
-            s2 += (v[2] - zero_point) * t[2];
-            s3 += (v[3] - zero_point) * t[3];
+            s0 += (v[0] - zero_point) * (t[0] - weight_zero_point);
+            s1 += (v[1] - zero_point) * (t[1] - weight_zero_point);
+            s2 += (v[2] - zero_point) * (t[2] - weight_zero_point);
+            s3 += (v[3] - zero_point) * (t[3] - weight_zero_point);
             v += right;
             t += channels;
         }
@@ -66,10 +66,15 @@ static void pixel(const struct bitship_window *p, const void *image, const int8_
     const int32_t multiplier = p->out_c / p->in_c;
     const int bytes = p->x_dtype == BITSHIP_INT8 && multiplier == 1;
     const int plain = bytes && p->weight_zero_point == 0;
-    if (BITSHIP_SCALAR && plain && n % 4 == 0) {
+    if (BITSHIP_SCALAR && bytes && n % 4 == 0) {
         for (int32_t i = 0; i < n; i += 4) {
             const ptrdiff_t at = ((ptrdiff_t)top * p->in_w + left) * p->in_c + first + i;
-            quad(p, (const int8_t *)image, at, w + first + i, bias + first + i, rows, cols, acc + i);
+            if (!plain) {
+                quad(p, (const int8_t *)image, at, w + first + i, p->weight_zero_point, bias + first + i,
+                     rows, cols, acc + i);
+                continue;
+            }
+            quad(p, (const int8_t *)image, at, w + first + i, 0, bias + first + i, rows, cols, acc + i);
         }
         return;
     }

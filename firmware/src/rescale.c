@@ -30,7 +30,7 @@ static inline int32_t twice_scalar(int32_t v, int32_t m, int32_t shift) {
     }
     int32_t high = (int32_t)(uint32_t)((uint64_t)((int64_t)v * m + ((int64_t)1 << 30)) >> 31);
     if (shift < 0) {
-        high += high >> 31;
+        high -= high < 0;
         high = (high >> -shift) + ((high >> (-shift - 1)) & 1);
     }
     return high;
