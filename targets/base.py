@@ -42,7 +42,7 @@ class Toolchain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A free-running counter that QEMU's icount advances: ``instructions = ticks * per_ticks_numerator / denominator``."""
+    """A free-running counter that QEMU's icount advances: ``instructions = ticks * numerator / denominator``."""
 
     address: int
     numerator: int

@@ -92,7 +92,7 @@ def requant(
     m, s = [], []
     for c in range(channels):
         mantissa, exponent = np.frexp(factor * (r.uniform(0.3, 1.5) if c else 0.5))
-        m.append(min(int(round(mantissa * (1 << 31))), (1 << 31) - 1) if c else 1 << 30)
+        m.append(min(round(mantissa * (1 << 31)), (1 << 31) - 1) if c else 1 << 30)
         s.append(int(exponent))
     return Rescale(
         multiplier=tuple(m),

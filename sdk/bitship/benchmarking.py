@@ -98,7 +98,7 @@ def compare_bits(
             if count and numerics is Numerics.EXACT:
                 at = tuple(int(k) for k in np.argwhere(delta)[0])
                 raise BitsDifferError(
-                    f"{package.path}: vector {v}, output '{port.name}' at {list(at)}: {int(a[at])} came back, the graph "
-                    f"gives {int(b[at])}; {count} of {a.size} elements differ; nothing was measured"
+                    f"{package.path}: vector {v}, output '{port.name}' at {list(at)}: {int(a[at])} came back, "
+                    f"the graph gives {int(b[at])}; {count} of {a.size} elements differ; nothing was measured"
                 )
     return Bits(len(wanted), elements, differing, largest)

@@ -128,32 +128,12 @@ class Graph:
 
 def _infer_types(graph: Graph) -> dict[str, TensorType]:
     types: dict[str, TensorType] = {}
-
-    def define(name: str, t: TensorType, what: str) -> None:
-        if not name or name in types:
-            raise GraphError(f"{graph.name}: {what} '{name}' is empty or defined twice")
-        if len(t.shape) > MAX_RANK or any(n < 0 for n in t.shape) or t.nbytes >= MAX_ELEMENTS:
-            raise GraphError(f"{graph.name}: {what} '{name}' is {t}: rank <= {MAX_RANK} and < 2 GiB are allowed")
-        if t.size == 0:
-            raise GraphError(f"{graph.name}: {what} '{name}' is {t}: it has no elements")
-        types[name] = t
-
     for port in graph.inputs:
-        define(port.name, port.type, "input")
+        _define(graph, types, port.name, port.type, "input")
     for name, value in graph.constants.items():
-        define(name, TensorType(tuple(value.shape), DType.of(value)), "constant")
+        _define(graph, types, name, TensorType(tuple(value.shape), DType.of(value)), "constant")
     for node in graph.nodes:
-        for i in node.inputs:
-            if i not in types:
-                raise GraphError(
-                    f"{graph.name}: node '{node.output}' ({node.op.name}) reads '{i}', which nothing before it defines"
-                )
-        _check_arity(graph, node)
-        try:
-            out = node.op.infer(*(types[i] for i in node.inputs))
-        except GraphError as e:
-            raise type(e)(f"{graph.name}: node '{node.output}': {e}") from None
-        define(node.output, out, "node")
+        _define(graph, types, node.output, _infer_node(graph, types, node), "node")
     for port in graph.outputs:
         if types.get(port.name) != port.type:
             raise GraphError(
@@ -163,6 +143,29 @@ def _infer_types(graph: Graph) -> dict[str, TensorType]:
     if not graph.outputs:
         raise GraphError(f"{graph.name}: the graph has no outputs")
     return types
+
+
+def _define(graph: Graph, types: dict[str, TensorType], name: str, t: TensorType, what: str) -> None:
+    if not name or name in types:
+        raise GraphError(f"{graph.name}: {what} '{name}' is empty or defined twice")
+    if len(t.shape) > MAX_RANK or any(n < 0 for n in t.shape) or t.nbytes >= MAX_ELEMENTS:
+        raise GraphError(f"{graph.name}: {what} '{name}' is {t}: rank <= {MAX_RANK} and < 2 GiB are allowed")
+    if t.size == 0:
+        raise GraphError(f"{graph.name}: {what} '{name}' is {t}: it has no elements")
+    types[name] = t
+
+
+def _infer_node(graph: Graph, types: Mapping[str, TensorType], node: Node) -> TensorType:
+    for i in node.inputs:
+        if i not in types:
+            raise GraphError(
+                f"{graph.name}: node '{node.output}' ({node.op.name}) reads '{i}', which nothing before it defines"
+            )
+    _check_arity(graph, node)
+    try:
+        return node.op.infer(*(types[i] for i in node.inputs))
+    except GraphError as e:
+        raise type(e)(f"{graph.name}: node '{node.output}': {e}") from None
 
 
 def _check_arity(graph: Graph, node: Node) -> None:

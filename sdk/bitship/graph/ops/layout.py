@@ -42,7 +42,7 @@ class Concat(Op, frozen=True, tag="concat"):
             )
             check(same and x.dtype is first.dtype, f"concat: {first} and {x} do not join along axis {self.axis}")
         extent = sum(x.shape[self.axis] for x in xs)
-        return TensorType(first.shape[: self.axis] + (extent,) + first.shape[self.axis + 1 :], first.dtype)
+        return TensorType((*first.shape[: self.axis], extent, *first.shape[self.axis + 1 :]), first.dtype)
 
     def run(self, *xs: Array) -> Array:
         return np.concatenate(xs, axis=self.axis)

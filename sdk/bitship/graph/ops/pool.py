@@ -72,7 +72,7 @@ class AvgPool2D(PoolBase, frozen=True, tag="avg_pool2d"):
             mean = (total + count // 2) // count
         else:
             mean = np.sign(total) * ((np.abs(total) + count // 2) // count)
-        return np.clip(mean, self.qmin, self.qmax).astype(x.dtype)
+        return np.asarray(np.clip(mean, self.qmin, self.qmax), x.dtype)
 
     def bounds(self, out: TensorType, x: Operand) -> Interval:  # type: ignore[override]
         taps = self.kernel[0] * self.kernel[1]
@@ -85,4 +85,4 @@ class MaxPool2D(PoolBase, frozen=True, tag="max_pool2d"):
 
     def run(self, x: Array) -> Array:  # type: ignore[override]
         lowest = int(np.iinfo(x.dtype).min)
-        return np.clip(self._taps(x, lowest).max(axis=0), self.qmin, self.qmax).astype(x.dtype)
+        return np.asarray(np.clip(self._taps(x, lowest).max(axis=0), self.qmin, self.qmax), x.dtype)

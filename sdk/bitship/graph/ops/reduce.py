@@ -95,7 +95,7 @@ class ArgMax(Op, frozen=True, tag="argmax"):
         return TensorType(x.shape[: self.axis] + x.shape[self.axis + 1 :], DType.INT32)
 
     def run(self, x: Array) -> Array:  # type: ignore[override]
-        return x.argmax(axis=self.axis).astype(np.int32)
+        return np.asarray(x.argmax(axis=self.axis), np.int32)
 
     def bounds(self, out: TensorType, x: Operand) -> Interval:  # type: ignore[override]
         return Interval(0, x.type.shape[self.axis] - 1)

@@ -22,7 +22,9 @@ class Rounding(enum.Enum):
 
 
 class Rescale(Op, frozen=True, tag="rescale"):
-    """Requantize: ``y = clamp(round((x - input_zero_point) * 2^pre_shift * multiplier * 2^(shift - 31)) + output_zero_point)``.
+    """Requantize: ``y = clamp(round((x - input_zero_point) * factor) + output_zero_point)``.
+
+    The factor is ``2^pre_shift * multiplier * 2^(shift - 31)``.
 
     multiplier  Q31 in [0, 2^31), one entry, or one per index of the last axis
     shift       positive left, in [-31, 30], as many entries as multiplier; multiplier * 2^(shift-31) is the factor
@@ -81,7 +83,7 @@ class Rescale(Op, frozen=True, tag="rescale"):
             high = ((v << left) * m + (1 << 30)) >> 31
             mask = (np.int64(1) << right) - 1
             y = (high >> right) + ((high & mask) > (mask >> 1) + (high < 0))
-        return np.clip(y + self.output_zero_point, self.qmin, self.qmax)
+        return np.asarray(np.clip(y + self.output_zero_point, self.qmin, self.qmax))
 
     def run(self, x: Array) -> Array:  # type: ignore[override]
         return self.apply(x.astype(np.int64)).astype(self.dtype.numpy)

@@ -50,7 +50,8 @@ class Resize(Op, frozen=True, tag="resize"):
         tall = (one - wy) * x64[:, list(self.rows.lo)] + wy * x64[:, list(self.rows.hi)]
         acc = (one - wx) * tall[:, :, list(self.columns.lo)] + wx * tall[:, :, list(self.columns.hi)]
         half = (1 << 2 * self.bits) >> 1
-        return (np.sign(acc) * ((np.abs(acc) + half) >> 2 * self.bits)).astype(x.dtype)
+        y: Array = np.sign(acc) * ((np.abs(acc) + half) >> 2 * self.bits)
+        return y.astype(x.dtype)
 
     def bounds(self, out: TensorType, x: Operand) -> Interval:  # type: ignore[override]
         one = 1 << 2 * self.bits

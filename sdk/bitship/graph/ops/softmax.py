@@ -12,7 +12,7 @@ _NEG_32_OVER_17 = -1010580540  # Q2.29
 
 def doubling_high_mul(a: Ints, b: Ints) -> Ints:
     """Rounded high half of 2ab (gemmlowp SaturatingRoundingDoublingHighMul): floor((ab + 2^30) / 2^31)."""
-    return np.minimum((a * b + (1 << 30)) >> 31, _ONE)
+    return np.asarray(np.minimum((a * b + (1 << 30)) >> 31, _ONE))
 
 
 def rounding_shift(x: Ints, amount: Ints) -> Ints:
@@ -23,7 +23,7 @@ def rounding_shift(x: Ints, amount: Ints) -> Ints:
 
 def saturating_left_shift(x: Ints, amount: int) -> Ints:
     """``x * 2^amount`` clamped to int32."""
-    return np.clip(x << amount, -(1 << 31), _ONE)
+    return np.asarray(np.clip(x << amount, -(1 << 31), _ONE))
 
 
 def reciprocal(total: Ints) -> tuple[Ints, Ints]:

@@ -49,7 +49,6 @@ LOWERINGS: dict[str, Callable[[Context], None]] = {
     "SQUEEZE": shape.reshape,
     "STRIDED_SLICE": shape.strided_slice,
     "SUB": elementwise.sub,
-    "SUM": shape.sum_,
     "TANH": elementwise.tanh_,
     "TRANSPOSE": shape.transpose,
     "UNPACK": shape.unpack,

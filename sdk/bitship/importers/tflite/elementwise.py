@@ -199,7 +199,7 @@ def _relu(low: float, high: float | None) -> Callable[[Context], None]:
         top = 127
         if high is not None:
             top = min(127, zero_point + round_half_away(float(np.float32(high) / np.float32(scale))))
-        plain = ctx.rescale([ctx.scale(index) / scale], zero_point, floor, top)
+        plain = ctx.rescale([float(np.float32(ctx.scale(index)) / np.float32(scale))], zero_point, floor, top)
         ctx.emit(_with_input_zero_point(plain, ctx.zero_point(index)), ctx.name(index))
 
     return lower
@@ -283,9 +283,9 @@ def hard_swish(ctx: Context) -> None:
 
 def leaky_relu(ctx: Context) -> None:
     """Lower LEAKY_RELU: one multiplier above zero, another below."""
-    ratio = ctx.scale(ctx.operand(0)) / ctx.scale(ctx.result)
-    positive = quantize_multiplier(ratio)
-    negative = quantize_multiplier(float(np.float32(ctx.option("Alpha"))) * ratio)
+    x, y, alpha = (np.float32(v) for v in (ctx.scale(ctx.operand(0)), ctx.scale(ctx.result), ctx.option("Alpha")))
+    positive = quantize_multiplier(float(x / y))
+    negative = quantize_multiplier(float(x * alpha / y))
     zero_point = ctx.zero_point(ctx.result)
     if ctx.option("Alpha") < 0:
         raise ctx.refuse("a negative alpha is not supported")

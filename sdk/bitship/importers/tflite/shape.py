@@ -86,32 +86,20 @@ def _to_result_shape(ctx: Context, name: str) -> None:
         ctx.emit(Reshape(wanted), name)
 
 
-def _mean_or_sum(ctx: Context, mean: bool) -> None:
-    """TFLite's QuantizedMeanOrSum: the count joins the multiplier, truncated, before the one rescale."""
+def mean(ctx: Context) -> None:
+    """Lower MEAN as TFLite's QuantizedMeanOrSum: the count joins the multiplier, truncated, before the one rescale."""
     index = ctx.operand(0)
     x, axes = ctx.name(index), _axes(ctx)
     count = math.prod(ctx.shape(x)[a] for a in axes)
     multiplier, shift = quantize_multiplier(ctx.scale(index) / ctx.scale(ctx.result))
-    if mean:
-        extra = min(count.bit_length() - 1, 32, 31 + shift)
-        multiplier, shift = (multiplier << extra) // count, shift - extra
+    extra = min(count.bit_length() - 1, 32, 31 + shift)
     requant = Rescale(
-        multiplier=(multiplier,),
-        shift=(shift,),
+        multiplier=((multiplier << extra) // count,),
+        shift=(shift - extra,),
         output_zero_point=ctx.zero_point(ctx.result),
         rounding=Rounding.DOUBLE,
     )
     _to_result_shape(ctx, ctx.aside(ReduceSum(axes, ctx.zero_point(index), requant), x))
-
-
-def mean(ctx: Context) -> None:
-    """Lower MEAN."""
-    _mean_or_sum(ctx, True)
-
-
-def sum_(ctx: Context) -> None:
-    """Lower SUM."""
-    _mean_or_sum(ctx, False)
 
 
 def reduce_max(ctx: Context) -> None:
@@ -194,7 +182,7 @@ def pack(ctx: Context) -> None:
     names = []
     for index in ctx.op.inputs:
         shape = ctx.shape(ctx.name(index))
-        names.append(ctx.aside(Reshape(shape[:axis] + (1,) + shape[axis:]), ctx.name(index)))
+        names.append(ctx.aside(Reshape((*shape[:axis], 1, *shape[axis:])), ctx.name(index)))
     ctx.emit(Concat(axis), *names)
 
 

@@ -1,0 +1,267 @@
+/* Integer kernels of bitship: C99, no heap, no float, no stdio; the caller owns all memory.
+ *
+ * One function per op of the integer graph. Every function
+ *   - takes its parameters first (constant, may live in flash), then operands, scratch where there is any,
+ * output;
+ *   - checks its arguments and returns BITSHIP_OK, or a negative enum bitship_error with the output
+ * untouched;
+ *   - relies on the range proof of `verify` for accumulators: it does not check sums at run time.
+ * Tensors are dense, row-major, NHWC. Extents count elements. Tensors of 2 and 4 byte elements are aligned to
+ * them. The block between the two cffi marks is plain C that Python parses: no macros, no includes, no
+ * expressions.
+ */
+#ifndef BITSHIP_KERNELS_H
+#define BITSHIP_KERNELS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* cffi: begin */
+
+enum bitship_error {
+    BITSHIP_OK = 0,
+    BITSHIP_ERROR_ARGUMENT = -1,    /* a null pointer, an extent below 1, a parameter outside its range */
+    BITSHIP_ERROR_UNSUPPORTED = -2, /* a combination of dtypes this kernel does not have */
+    BITSHIP_ERROR_SCRATCH = -3      /* scratch is smaller than the op's scratch_bytes */
+};
+
+enum bitship_dtype {
+    BITSHIP_BOOL = 0, /* one byte, 0 or 1 */
+    BITSHIP_INT8 = 1,
+    BITSHIP_UINT8 = 2,
+    BITSHIP_INT16 = 3,
+    BITSHIP_INT32 = 4
+};
+
+enum bitship_rounding { BITSHIP_SINGLE = 0, BITSHIP_DOUBLE = 1 };
+enum bitship_division { BITSHIP_HALF_AWAY = 0, BITSHIP_HALF_UP = 1 };
+enum bitship_reduction {
+    BITSHIP_REDUCE_SUM = 0,
+    BITSHIP_REDUCE_MAX = 1,
+    BITSHIP_REDUCE_MIN = 2,
+    BITSHIP_REDUCE_ANY = 3
+};
+
+/* clamp(round((x - input_zero_point) * 2^pre_shift * multiplier * 2^(shift - 31)) + output_zero_point).
+ * multiplier Q31 >= 0, shift in [-31, 30], count entries each: 1, or one per index of the last axis.
+ * dtype is the output's. As an epilogue the input is an int32 accumulator; a NULL epilogue stores int32. */
+struct bitship_rescale {
+    const int32_t *multiplier;
+    const int8_t *shift;
+    int32_t count;
+    int32_t input_zero_point;
+    int32_t output_zero_point;
+    int32_t pre_shift;
+    int32_t rounding;
+    int32_t dtype;
+    int32_t qmin;
+    int32_t qmax;
+};
+
+/* A convolution, a pool or a fully connected layer (batch rows as width, everything else 1). */
+struct bitship_window {
+    int32_t x_dtype;
+    int32_t batch;
+    int32_t in_h;
+    int32_t in_w;
+    int32_t in_c;
+    int32_t out_h;
+    int32_t out_w;
+    int32_t out_c;
+    int32_t kernel_h;
+    int32_t kernel_w;
+    int32_t stride_h;
+    int32_t stride_w;
+    int32_t dilation_h;
+    int32_t dilation_w;
+    int32_t pad_top;
+    int32_t pad_left;
+    int32_t groups;
+    int32_t tile; /* conv2d: output pixels gathered at once, 1, 2 or 8; more scratch, fewer weight passes */
+    int32_t input_zero_point;
+    int32_t weight_zero_point;
+    int32_t division; /* avg_pool2d: enum bitship_division */
+    int32_t qmin;     /* pools: output range */
+    int32_t qmax;
+    const struct bitship_rescale *requant;
+};
+
+/* x [N, H, W, C] int8 or int16 (then input_zero_point is 0); w [O, KH, KW, C / groups] int8; bias [O] int32;
+ * out [N, OH, OW, O]. tile 8 suits a vectorising compiler, tile 2 a microcontroller, tile 1 a single pixel.
+ */
+int32_t bitship_conv2d_scratch_bytes(const struct bitship_window *p);
+int bitship_conv2d(const struct bitship_window *p, const void *x, const int8_t *w, const int32_t *bias,
+                   void *scratch, int32_t scratch_bytes, void *out);
+
+/* x [N, H, W, C] int8 or int16; w [KH, KW, C, M] int8; bias [C * M] int32; out [N, OH, OW, C * M], out_c = C
+ * * M. */
+int bitship_depthwise_conv2d(const struct bitship_window *p, const void *x, const int8_t *w,
+                             const int32_t *bias, void *out);
+
+/* x [N, H, W, C] int8 or int16; out has x's dtype. Padding is not counted. */
+int bitship_avg_pool2d(const struct bitship_window *p, const void *x, void *out);
+int bitship_max_pool2d(const struct bitship_window *p, const void *x, void *out);
+
+/* a [B, M, K] int8 or int16; b [B, K, N] int8; out [B, M, N]. */
+struct bitship_matmul {
+    int32_t a_dtype;
+    int32_t batch;
+    int32_t rows;
+    int32_t depth;
+    int32_t columns;
+    int32_t a_zero_point;
+    int32_t b_zero_point;
+    const struct bitship_rescale *requant;
+};
+int bitship_matmul(const struct bitship_matmul *p, const void *a, const int8_t *b, void *out);
+
+/* x bool, int8, uint8, int16 or int32, rows * channels elements; channels is the last axis. */
+struct bitship_rescale_op {
+    int32_t x_dtype;
+    int32_t rows;
+    int32_t channels;
+    const struct bitship_rescale *requant;
+};
+int bitship_rescale(const struct bitship_rescale_op *p, const void *x, void *out);
+
+/* Two operands that broadcast: out has `shape`; a step is an operand's element distance along an axis, 0 to
+ * repeat. a, b, out of int8, int16 or int32; rescale_a and rescale_b (add and sub, each may be NULL) give
+ * int32. */
+struct bitship_binary {
+    int32_t a_dtype;
+    int32_t b_dtype;
+    int32_t shape[6];
+    int32_t a_step[6];
+    int32_t b_step[6];
+    int32_t a_zero_point;
+    int32_t b_zero_point;
+    const struct bitship_rescale *rescale_a;
+    const struct bitship_rescale *rescale_b;
+    const struct bitship_rescale *requant;
+};
+int bitship_add(const struct bitship_binary *p, const void *a, const void *b, void *out);
+int bitship_sub(const struct bitship_binary *p, const void *a, const void *b, void *out);
+int bitship_mul(const struct bitship_binary *p, const void *a, const void *b, void *out);
+
+/* One output element from one input element; `amount` and `half_up` are the shifts', qmin and qmax clamp's.
+ */
+struct bitship_unary {
+    int32_t x_dtype;
+    int32_t out_dtype;
+    int32_t size;
+    int32_t amount;
+    int32_t half_up;
+    int32_t qmin;
+    int32_t qmax;
+};
+int bitship_clamp(const struct bitship_unary *p, const void *x, void *out);
+int bitship_cast(const struct bitship_unary *p, const void *x, void *out);
+int bitship_logical_left_shift(const struct bitship_unary *p, const void *x, void *out);
+int bitship_arithmetic_right_shift(const struct bitship_unary *p, const void *x, void *out);
+/* x int8, table 256 entries of out_dtype (int8 or int16): out = table[x + 128]. */
+int bitship_table(const struct bitship_unary *p, const void *x, const void *table, void *out);
+
+/* x of `shape`, reduced along every axis whose `reduced` is 1, which stay as extent 1.
+ * sum: int8, int16, int32, epilogue allowed; max, min: the dtype is kept; any: bool. */
+struct bitship_reduce {
+    int32_t x_dtype;
+    int32_t reduction;
+    int32_t shape[6];
+    int32_t reduced[6];
+    int32_t input_zero_point;
+    const struct bitship_rescale *requant;
+};
+int bitship_reduce(const struct bitship_reduce *p, const void *x, void *out);
+
+/* x [outer, extent, inner] int8, int16 or int32; out [outer, inner] int32: the first index of the largest. */
+struct bitship_argmax {
+    int32_t x_dtype;
+    int32_t outer;
+    int32_t extent;
+    int32_t inner;
+};
+int bitship_argmax(const struct bitship_argmax *p, const void *x, void *out);
+
+/* Elements of `item_bytes` (1, 2, 4 or 8): out[i] = x[offset + sum of i * step]. Slice and transpose. */
+struct bitship_strided {
+    int32_t item_bytes;
+    int32_t offset;
+    int32_t shape[6];
+    int32_t step[6];
+};
+int bitship_slice(const struct bitship_strided *p, const void *x, void *out);
+int bitship_transpose(const struct bitship_strided *p, const void *x, void *out);
+
+/* x of `shape`, `before` and `after` elements of `value` on each axis; item_bytes 1, 2, 4 or 8. */
+struct bitship_pad {
+    int32_t item_bytes;
+    int32_t shape[6];
+    int32_t before[6];
+    int32_t after[6];
+    int32_t value;
+};
+int bitship_pad(const struct bitship_pad *p, const void *x, void *out);
+
+/* One operand of a concat: `outer` runs of run_bytes, put out_step_bytes apart from out_offset_bytes on. */
+struct bitship_concat {
+    int32_t outer;
+    int32_t run_bytes;
+    int32_t out_offset_bytes;
+    int32_t out_step_bytes;
+};
+int bitship_concat(const struct bitship_concat *p, const void *x, void *out);
+
+/* Reshape: `bytes` bytes as they are; x and out may be the same memory. */
+struct bitship_copy {
+    int32_t bytes;
+};
+int bitship_reshape(const struct bitship_copy *p, const void *x, void *out);
+
+/* x [outer, extent, inner_bytes], indices [count] int32 clamped to the extent; out [outer, count,
+ * inner_bytes]. */
+struct bitship_gather {
+    int32_t outer;
+    int32_t extent;
+    int32_t count;
+    int32_t inner_bytes;
+};
+int bitship_gather(const struct bitship_gather *p, const void *x, const int32_t *indices, void *out);
+
+/* Output row y mixes input rows row_lo[y] and row_hi[y]; row_weight[y] / 2^bits is the second's share.
+ * Columns alike. x [N, H, W, C] int8 or int16, bits 0 to 11. */
+struct bitship_resize {
+    int32_t x_dtype;
+    int32_t batch;
+    int32_t in_h;
+    int32_t in_w;
+    int32_t channels;
+    int32_t out_h;
+    int32_t out_w;
+    int32_t bits;
+    const int32_t *row_lo;
+    const int32_t *row_hi;
+    const int32_t *row_weight;
+    const int32_t *column_lo;
+    const int32_t *column_hi;
+    const int32_t *column_weight;
+};
+int bitship_resize(const struct bitship_resize *p, const void *x, void *out);
+
+/* x [rows, channels] int8, channels <= 4095; exp_table [256] int32, Q0.31; out int8, scale 1/256, zero point
+ * -128. */
+struct bitship_softmax {
+    int32_t rows;
+    int32_t channels;
+};
+int bitship_softmax(const struct bitship_softmax *p, const int8_t *x, const int32_t *exp_table, int8_t *out);
+
+/* cffi: end */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,139 @@
+/* rescale: requantization of rows of int32 lanes, single (half up, one rounding) and double (gemmlowp). */
+#include "lanes.h"
+
+/* SINGLE for any shift: the result may leave int32 before the clamp. */
+static inline int32_t single_wide(int32_t v, int32_t m, int32_t down, const struct bitship_rescale *r) {
+    int64_t y = ((int64_t)v * m + ((int64_t)1 << (down - 1))) >> down;
+    y += r->output_zero_point;
+    return (int32_t)(y < r->qmin ? r->qmin : y > r->qmax ? r->qmax : y);
+}
+
+/* SINGLE for shift <= 0. The bias 2^62 makes the sum non-negative, so that an unsigned shift is exact: it is
+ * a multiple of 2^down. The result is in int32; so is its sum with the zero point, saturating. */
+static inline int32_t single(int32_t v, int32_t m, int32_t down) {
+    uint64_t u = (uint64_t)((int64_t)v * m) + ((uint64_t)1 << 62) + ((uint64_t)1 << (down - 1));
+    return (int32_t)((uint32_t)(u >> down) - (uint32_t)(((uint64_t)1 << 62) >> down));
+}
+
+/* DOUBLE: rounded high half of 2 * v * m, then a right shift rounding half away from zero. */
+static inline int32_t twice(int32_t v, int32_t m, int32_t right) {
+    int32_t high = (int32_t)(uint32_t)((uint64_t)((int64_t)v * m + ((int64_t)1 << 30)) >> 31);
+    int32_t mask = (int32_t)(((uint32_t)1 << right) - 1);
+    return (high >> right) + ((high & mask) > (mask >> 1) + (high < 0));
+}
+
+/* (v - zero_point) << pre_shift; the range proof says that this fits int32. */
+static inline int32_t centre(int32_t v, int32_t zero_point, int32_t pre_shift) {
+    return (int32_t)(((uint32_t)v - (uint32_t)zero_point) << pre_shift);
+}
+
+/* y + zero point in [qmin, qmax] without overflow: the clamp moves below the addition where it could. */
+static inline int32_t place(int32_t y, int32_t lo, int32_t hi, int32_t zero_point) {
+    y = y < lo ? lo : y;
+    y = y > hi ? hi : y;
+    return y + zero_point;
+}
+
+static inline void rescale_double(const struct bitship_rescale *r, const int32_t *m, const int8_t *s,
+                                  int32_t step, int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
+    const int32_t izp = r->input_zero_point, pre = r->pre_shift, ozp = r->output_zero_point;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t shift = s[i * step];
+        int32_t left = shift > 0 ? shift : 0, right = shift < 0 ? -shift : 0;
+        int32_t v = (int32_t)((uint32_t)centre(lanes[i], izp, pre) << left);
+        lanes[i] = place(twice(v, m[i * step], right), lo, hi, ozp);
+    }
+}
+
+static inline void rescale_single(const struct bitship_rescale *r, const int32_t *m, const int8_t *s,
+                                  int32_t step, int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
+    const int32_t izp = r->input_zero_point, pre = r->pre_shift, ozp = r->output_zero_point;
+    for (int32_t i = 0; i < n; i++) {
+        lanes[i] = place(single(centre(lanes[i], izp, pre), m[i * step], 31 - s[i * step]), lo, hi, ozp);
+    }
+}
+
+static inline int32_t clamp_to_int32(int64_t v) {
+    return v < INT32_MIN ? INT32_MIN : v > INT32_MAX ? INT32_MAX : (int32_t)v;
+}
+
+static int any_left(const int8_t *s, int32_t step, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        if (s[i * step] > 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+BITSHIP_CLONES
+void bitship_rescale_lanes(const struct bitship_rescale *r, int32_t channel, int32_t n, int32_t *lanes) {
+    const int32_t step = r->count > 1;
+    const int32_t *m = r->multiplier + channel * step;
+    const int8_t *s = r->shift + channel * step;
+    /* Bounds of y before the zero point is added, so that y + zero point stays inside int32. */
+    const int64_t lo64 = (int64_t)r->qmin - r->output_zero_point,
+                  hi64 = (int64_t)r->qmax - r->output_zero_point;
+    const int32_t lo = clamp_to_int32(lo64), hi = clamp_to_int32(hi64);
+    if (r->rounding == BITSHIP_SINGLE && any_left(s, step, step != 0 ? n : 1)) {
+        for (int32_t i = 0; i < n; i++) {
+            int32_t v = centre(lanes[i], r->input_zero_point, r->pre_shift);
+            lanes[i] = single_wide(v, m[i * step], 31 - s[i * step], r);
+        }
+    } else if (lo64 > INT32_MAX || hi64 < INT32_MIN) { /* no int32 y reaches the range from the other side */
+        for (int32_t i = 0; i < n; i++) {
+            lanes[i] = lo64 > INT32_MAX ? r->qmin : r->qmax;
+        }
+    } else if (r->rounding == BITSHIP_DOUBLE) {
+        if (step != 0) {
+            rescale_double(r, m, s, 1, lo, hi, n, lanes);
+        } else {
+            rescale_double(r, m, s, 0, lo, hi, n, lanes);
+        }
+    } else if (step != 0) {
+        rescale_single(r, m, s, 1, lo, hi, n, lanes);
+    } else {
+        rescale_single(r, m, s, 0, lo, hi, n, lanes);
+    }
+}
+
+int bitship_check_rescale(const struct bitship_rescale *r, int32_t channels) {
+    if (r == NULL) {
+        return BITSHIP_OK;
+    }
+    if (r->multiplier == NULL || r->shift == NULL || (r->count != 1 && r->count != channels) ||
+        r->qmin > r->qmax || r->pre_shift < 0 || r->pre_shift > 31) {
+        return BITSHIP_ERROR_ARGUMENT;
+    }
+    if (r->rounding != BITSHIP_SINGLE && r->rounding != BITSHIP_DOUBLE) {
+        return BITSHIP_ERROR_ARGUMENT;
+    }
+    return bitship_item_bytes(r->dtype) == 0 ? BITSHIP_ERROR_UNSUPPORTED : BITSHIP_OK;
+}
+
+int bitship_rescale(const struct bitship_rescale_op *p, const void *x, void *out) {
+    int32_t lanes[BITSHIP_LANES];
+    if (p == NULL || x == NULL || out == NULL || p->requant == NULL || p->rows < 1 || p->channels < 1) {
+        return BITSHIP_ERROR_ARGUMENT;
+    }
+    int error = bitship_check_rescale(p->requant, p->channels);
+    if (error != BITSHIP_OK) {
+        return error;
+    }
+    if (bitship_item_bytes(p->x_dtype) == 0) {
+        return BITSHIP_ERROR_UNSUPPORTED;
+    }
+    const int per_channel = p->requant->count > 1;
+    const int32_t rows = per_channel ? p->rows : 1;
+    const int32_t row = per_channel ? p->channels : p->rows * p->channels;
+    for (int32_t y = 0; y < rows; y++) {
+        for (int32_t c = 0; c < row; c += BITSHIP_LANES) {
+            const int32_t n = bitship_min(BITSHIP_LANES, row - c);
+            const ptrdiff_t at = (ptrdiff_t)y * row + c;
+            bitship_load(bitship_at(x, p->x_dtype, at), p->x_dtype, 1, n, lanes);
+            bitship_finish(p->requant, per_channel ? c : 0, n, lanes,
+                           bitship_at_out(out, p->requant->dtype, at));
+        }
+    }
+    return BITSHIP_OK;
+}

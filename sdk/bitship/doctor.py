@@ -1,0 +1,89 @@
+"""Look at this machine: which packages and programs are there, and what the missing ones disable."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+
+import msgspec
+
+from bitship import targets
+from bitship.errors import BitshipError
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing looked for: its version or path when found, else what is disabled and how to install it."""
+
+    name: str
+    found: str | None
+    disables: str
+    install: str
+
+
+_PACKAGES = (
+    ("tflite", "importing .tflite", "pip install 'bitship[tflite]'"),
+    ("ai-edge-litert", "judging imports by LiteRT's reference kernels", "pip install 'bitship[litert]'"),
+    ("onnx", "importing .onnx", "pip install 'bitship[onnx]'"),
+    ("torch", "quantizing torch modules, the executorch converter", "pip install 'bitship[torch]'"),
+    ("torchao", "quantizing torch modules", "pip install 'bitship[torch]'"),
+    ("apache-tvm", "the tvm converter", "pip install 'bitship[tvm]'"),
+    ("executorch", "the executorch converter", "pip install 'bitship[executorch]'"),
+    ("scikit-learn", "the demo", "pip install 'bitship[demo]'"),
+)
+_PROGRAMS = (
+    ("cc", "the firmware converter for the host", "apt-get install gcc"),
+    ("arm-none-eabi-gcc", "firmware images for Cortex-M", "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"),
+    ("qemu-system-arm", "running Cortex-M packages", "apt-get install qemu-system-arm"),
+    ("aarch64-linux-gnu-gcc", "packages for aarch64 Linux", "apt-get install gcc-aarch64-linux-gnu"),
+    ("qemu-aarch64", "running aarch64 packages", "apt-get install qemu-user"),
+    ("dot", "drawing graphs", "apt-get install graphviz"),
+)
+
+
+def _package(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _program(name: str) -> str | None:
+    path = shutil.which(name)
+    if path is None:
+        return None
+    flag = "-V" if name == "dot" else "--version"
+    try:
+        done = subprocess.run([path, flag], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return path
+    lines = (done.stdout or done.stderr).strip().splitlines()
+    return lines[0] if lines else path
+
+
+def _kernels() -> str | None:
+    from bitship import kernels
+
+    try:
+        return str(kernels.find())
+    except BitshipError:
+        return None
+
+
+def examine() -> list[Check]:
+    """Return one check per optional package and program."""
+    found = [Check("C kernels", _kernels(), "the fast path of graph.run", "pip install -e . (needs cmake and gcc)")]
+    found += [Check(n, _package(n), disables, install) for n, disables, install in _PACKAGES]
+    found += [Check(n, _program(n), disables, install) for n, disables, install in _PROGRAMS]
+    data = os.environ.get("BITSHIP_DATA")
+    found.append(Check("BITSHIP_DATA", data, "tests and benchmarks on real models", "set it to the data folder"))
+    return found
+
+
+def emulated_targets() -> list[tuple[str, str]]:
+    """Return (target, emulator program) for every emulated target whose emulator is installed."""
+    result = []
+    for name in targets.names():
+        emulator = targets.load(name).emulator
+        if emulator is not None and shutil.which(emulator.program):
+            result.append((name, emulator.program))
+    return result

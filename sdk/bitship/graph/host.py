@@ -1,0 +1,140 @@
+"""Run a graph on this machine through the C kernels: the fast path of ``Graph.run``, the same bits as the spec."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitship import kernels
+from bitship.errors import UnsupportedError
+from bitship.graph.base import Array, TensorType
+from bitship.graph.calls import WIDE_TILE, Call, CArray, CStruct, CValue, lower
+from bitship.graph.ir import Graph, Node
+from bitship.graph.ops import Reshape
+from bitship.graph.verify import verify
+
+_CACHE = "_host_program"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One prepared call: the C function, its parameter struct, what it reads and writes."""
+
+    node: Node
+    function: Any
+    params: Any
+    call: Call
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph prepared for the kernels once: structs, tables and constant pointers stay alive with it.
+
+    steps      calls in execution order
+    frees      for every step, the tensors nothing reads afterwards
+    keep       everything the structs point to
+    """
+
+    graph: Graph
+    steps: tuple[_Step, ...]
+    frees: tuple[tuple[str, ...], ...]
+    constants: dict[str, Array]
+    scratch_bytes: int
+    keep: list[Any]
+
+
+def _value(ffi: Any, value: CValue, keep: list[Any]) -> Any:
+    if isinstance(value, CStruct):
+        return _new_struct(ffi, value, keep)
+    if isinstance(value, CArray):
+        pointer = ffi.new(f"{value.ctype}[]", list(value.values))
+        keep.append(pointer)
+        return pointer
+    return ffi.NULL if value is None else value
+
+
+def _new_struct(ffi: Any, struct: CStruct, keep: list[Any]) -> Any:
+    fields = {name: _value(ffi, value, keep) for name, value in struct.fields}
+    pointer = ffi.new(f"struct bitship_{struct.name} *", fields)
+    keep.append(pointer)
+    return pointer
+
+
+def prepare(graph: Graph) -> Program:
+    """Verify and lower a graph; the kernels rely on its range proof."""
+    verify(graph)
+    ffi, lib = kernels.load()
+    keep: list[Any] = []
+    steps = [
+        _Step(node, getattr(lib, call.function), _new_struct(ffi, call.params, keep), call)
+        for node in graph.nodes
+        for call in lower(graph, node, WIDE_TILE)
+    ]
+    last = {name: i for i, step in enumerate(steps) for name in (*step.call.operands, step.call.output)}
+    wanted = {p.name for p in graph.outputs}
+    frees: list[list[str]] = [[] for _ in steps]
+    for name, i in last.items():
+        if name not in graph.constants and name not in wanted:
+            frees[i].append(name)
+    return Program(
+        graph=graph,
+        steps=tuple(steps),
+        frees=tuple(tuple(names) for names in frees),
+        constants=dict(graph.constants),
+        scratch_bytes=max((s.call.scratch_bytes for s in steps), default=0),
+        keep=keep,
+    )
+
+
+def _empty(t: TensorType) -> Array:
+    return np.empty(t.shape, t.dtype.numpy)
+
+
+def execute(program: Program, *inputs: Array) -> tuple[Array, ...]:
+    """Run a prepared graph; inputs are checked already. Safe from several threads at once."""
+    ffi, graph = kernels.load().ffi, program.graph
+    values: dict[str, Array] = dict(program.constants)
+    values.update((p.name, np.ascontiguousarray(a)) for p, a in zip(graph.inputs, inputs, strict=True))
+    scratch = np.empty(program.scratch_bytes, np.uint8)
+
+    def pointer(array: Array) -> Any:
+        return ffi.cast("void *", ffi.from_buffer(array))
+
+    for step, frees in zip(program.steps, program.frees, strict=True):
+        call, out = step.call, step.call.output
+        if isinstance(step.node.op, Reshape):
+            values[out] = values[call.operands[0]].reshape(graph.types[out].shape)
+        else:
+            if out not in values:
+                values[out] = _empty(graph.types[out])
+            extra = (pointer(scratch), call.scratch_bytes) if call.scratch_bytes else ()
+            operands = [pointer(values[name]) for name in call.operands]
+            error = step.function(step.params, *operands, *extra, pointer(values[out]))
+            if error != 0:
+                _refuse(graph, step, error)
+        for name in frees:
+            del values[name]
+    return tuple(_owned(values[p.name], inputs, graph) for p in graph.outputs)
+
+
+def _owned(value: Array, inputs: tuple[Array, ...], graph: Graph) -> Array:
+    """Return an output that shares no memory with an input or a constant."""
+    base = value if value.base is None else value.base
+    shared = any(np.may_share_memory(value, x) for x in inputs) or not base.flags.writeable
+    return value.copy() if shared else value
+
+
+def _refuse(graph: Graph, step: _Step, error: int) -> None:
+    types = ", ".join(str(graph.types[i]) for i in step.node.inputs)
+    raise UnsupportedError(
+        f"{graph.name}: node '{step.node.output}': {step.call.function} refuses ({types}) with error {error}"
+    )
+
+
+def run(graph: Graph, *inputs: Array) -> tuple[Array, ...]:
+    """Return the outputs of a graph for inputs of its exact shapes and dtypes; GraphError otherwise."""
+    graph.check_inputs(inputs)
+    program: Program | None = graph.__dict__.get(_CACHE)
+    if program is None:
+        program = graph.__dict__.setdefault(_CACHE, prepare(graph))
+    return execute(program, *inputs)

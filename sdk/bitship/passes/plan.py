@@ -1,0 +1,135 @@
+"""Memory plan: one static arena, every tensor at a fixed offset, sharing bytes with tensors that are dead by then."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bitship.graph import Graph
+from bitship.graph.ops import Reshape
+
+ALIGNMENT = 16
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Bytes [offset, offset + size) of the arena, held from step ``first`` to step ``last``, both included.
+
+    Step 0 is before the first node (graph inputs are written), step i + 1 runs node i, the last step reads outputs.
+    ``size`` is rounded up to the alignment.
+    """
+
+    offset: int
+    size: int
+    first: int
+    last: int
+
+    def alive_with(self, other: "Slot") -> bool:
+        """Whether both are held at some step."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything lies.
+
+    slots    by buffer name: a tensor's, or ``<node>.scratch``
+    aliases  tensors that are another tensor's bytes (reshape): name to the buffer's, or a constant's, name
+    peak     bytes of the arena
+    bound    bytes alive at the fullest step: no plan without copies or recomputation can need less
+    """
+
+    slots: Mapping[str, Slot]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    peak: int = 0
+    bound: int = 0
+
+    def root(self, name: str) -> str:
+        """Return the buffer (or the constant) that holds a tensor."""
+        return self.aliases.get(name, name)
+
+    def slot(self, name: str) -> Slot | None:
+        """Return where a tensor lies, None for a constant."""
+        return self.slots.get(self.root(name))
+
+
+def scratch_name(node: str) -> str:
+    """Return the buffer name of a node's scratch memory."""
+    return f"{node}.scratch"
+
+
+def plan(graph: Graph, scratch: Mapping[str, int] | None = None, alignment: int = ALIGNMENT) -> Plan:
+    """Place every tensor that is not a constant, and the scratch memory of nodes.
+
+    scratch  bytes by node (its output's name)
+
+    Greedy by size: the largest buffer first, each at the lowest offset free of every buffer alive with it. A second
+    plan in order of first use is kept when it is smaller. Deterministic: ties go by first step, then name.
+    """
+    aliases = _aliases(graph)
+    lives = _lives(graph, aliases, scratch or {}, alignment)
+    by_size = _place(lives, sorted(lives, key=lambda n: (-lives[n].size, lives[n].first, n)))
+    by_time = _place(lives, sorted(lives, key=lambda n: (lives[n].first, -lives[n].size, n)))
+    slots = min(by_size, by_time, key=_peak)
+    return Plan(slots, aliases, _peak(slots), _bound(lives, len(graph.nodes) + 2))
+
+
+def _aliases(graph: Graph) -> dict[str, str]:
+    aliases: dict[str, str] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, Reshape):
+            aliases[node.output] = aliases.get(node.inputs[0], node.inputs[0])
+    return aliases
+
+
+def _lives(graph: Graph, aliases: Mapping[str, str], scratch: Mapping[str, int], alignment: int) -> dict[str, Slot]:
+    """Return every buffer's size and life, at offset 0."""
+
+    def rounded(nbytes: int) -> int:
+        return -(-nbytes // alignment) * alignment
+
+    end = len(graph.nodes) + 1
+    lives = {p.name: Slot(0, rounded(p.type.nbytes), 0, 0) for p in graph.inputs}
+
+    def touch(name: str, step: int) -> None:
+        root = aliases.get(name, name)
+        if root in lives:
+            old = lives[root]
+            lives[root] = Slot(0, old.size, old.first, max(old.last, step))
+
+    for step, node in enumerate(graph.nodes, 1):
+        for name in node.inputs:
+            touch(name, step)
+        if node.output not in aliases:
+            lives[node.output] = Slot(0, rounded(graph.types[node.output].nbytes), step, step)
+        if scratch.get(node.output):
+            lives[scratch_name(node.output)] = Slot(0, rounded(scratch[node.output]), step, step)
+    for port in graph.outputs:
+        touch(port.name, end)
+    return lives
+
+
+def _place(lives: Mapping[str, Slot], order: list[str]) -> dict[str, Slot]:
+    placed: dict[str, Slot] = {}
+    for name in order:
+        life, offset = lives[name], 0
+        for other in sorted((s for s in placed.values() if s.alive_with(life)), key=lambda s: (s.offset, s.size)):
+            if offset + life.size <= other.offset:
+                break
+            offset = max(offset, other.offset + other.size)
+        placed[name] = Slot(offset, life.size, life.first, life.last)
+    return placed
+
+
+def _peak(slots: Mapping[str, Slot]) -> int:
+    return max((s.offset + s.size for s in slots.values()), default=0)
+
+
+def _bound(lives: Mapping[str, Slot], steps: int) -> int:
+    change = [0] * (steps + 1)
+    for s in lives.values():
+        change[s.first] += s.size
+        change[s.last + 1] -= s.size
+    most = now = 0
+    for delta in change:
+        now += delta
+        most = max(most, now)
+    return most

@@ -1,0 +1,128 @@
+/* Wrong arguments give an error code and leave the output as it was. */
+#include "bitship/kernels.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+static int failures;
+
+static void expect(const char *what, int got, int wanted, const uint8_t *out, size_t bytes) {
+    int touched = 0;
+    for (size_t i = 0; i < bytes; i++) {
+        touched |= out[i] != 0x5a;
+    }
+    if (got != wanted || touched) {
+        printf("%s: returned %d, %d is wanted; output %s\n", what, got, wanted,
+               touched ? "touched" : "untouched");
+        failures++;
+    }
+}
+
+static void conv2d(void) {
+    struct bitship_window p = {.x_dtype = BITSHIP_INT8,
+                               .batch = 1,
+                               .in_h = 2,
+                               .in_w = 2,
+                               .in_c = 2,
+                               .out_h = 2,
+                               .out_w = 2,
+                               .out_c = 1,
+                               .kernel_h = 1,
+                               .kernel_w = 1,
+                               .stride_h = 1,
+                               .stride_w = 1,
+                               .dilation_h = 1,
+                               .dilation_w = 1,
+                               .groups = 1,
+                               .tile = 2};
+    int8_t x[8] = {0}, w[2] = {0};
+    int32_t bias[1] = {0};
+    int16_t scratch[64];
+    uint8_t out[16];
+    memset(out, 0x5a, sizeof out);
+    const int32_t enough = (int32_t)sizeof scratch;
+    expect("conv2d null", bitship_conv2d(&p, NULL, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT,
+           out, 16);
+    expect("conv2d scratch", bitship_conv2d(&p, x, w, bias, scratch, 7, out), BITSHIP_ERROR_SCRATCH, out, 16);
+    p.tile = 3;
+    expect("conv2d tile", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT, out,
+           16);
+    p.tile = 2;
+    p.groups = 3;
+    expect("conv2d groups", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_ARGUMENT, out,
+           16);
+    p.groups = 1;
+    p.x_dtype = BITSHIP_INT32;
+    expect("conv2d dtype", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_UNSUPPORTED,
+           out, 16);
+    p.x_dtype = BITSHIP_INT16;
+    p.input_zero_point = 1;
+    expect("conv2d int16 zp", bitship_conv2d(&p, x, w, bias, scratch, enough, out), BITSHIP_ERROR_UNSUPPORTED,
+           out, 16);
+    p.x_dtype = BITSHIP_INT8;
+    p.out_h = 0;
+    expect("depthwise extent", bitship_depthwise_conv2d(&p, x, w, bias, out), BITSHIP_ERROR_ARGUMENT, out,
+           16);
+    p.out_h = 2;
+    p.out_c = 2;
+    p.qmin = 1;
+    expect("pool range", bitship_avg_pool2d(&p, x, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    expect("pool null", bitship_max_pool2d(NULL, x, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+}
+
+static void rescale(void) {
+    const int32_t multiplier[2] = {1 << 30, 1 << 30};
+    const int8_t shift[2] = {0, 0};
+    struct bitship_rescale r = {multiplier, shift, 2, 0, 0, 0, BITSHIP_SINGLE, BITSHIP_INT8, -128, 127};
+    struct bitship_rescale_op p = {BITSHIP_INT32, 1, 3, &r};
+    int32_t x[3] = {0};
+    uint8_t out[4];
+    memset(out, 0x5a, sizeof out);
+    expect("rescale channels", bitship_rescale(&p, x, out), BITSHIP_ERROR_ARGUMENT, out, 4);
+    r.count = 1;
+    r.rounding = 7;
+    expect("rescale rounding", bitship_rescale(&p, x, out), BITSHIP_ERROR_ARGUMENT, out, 4);
+    r.rounding = BITSHIP_DOUBLE;
+    r.dtype = 99;
+    expect("rescale dtype", bitship_rescale(&p, x, out), BITSHIP_ERROR_UNSUPPORTED, out, 4);
+    r.dtype = BITSHIP_INT8;
+    p.requant = NULL;
+    expect("rescale none", bitship_rescale(&p, x, out), BITSHIP_ERROR_ARGUMENT, out, 4);
+}
+
+static void others(void) {
+    int8_t x[8] = {0};
+    int32_t table[256] = {0};
+    uint8_t out[8];
+    memset(out, 0x5a, sizeof out);
+    const struct bitship_softmax wide = {1, 4096}, fine = {1, 8};
+    expect("softmax wide", bitship_softmax(&wide, x, table, (int8_t *)out), BITSHIP_ERROR_ARGUMENT, out, 8);
+    expect("softmax table", bitship_softmax(&fine, x, table, (int8_t *)out), BITSHIP_ERROR_ARGUMENT, out, 8);
+    const struct bitship_strided item = {.item_bytes = 3, .shape = {1, 1, 1, 1, 1, 1}};
+    expect("slice item", bitship_slice(&item, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
+    const struct bitship_concat overlap = {2, 4, 0, 3};
+    expect("concat step", bitship_concat(&overlap, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
+    const struct bitship_unary left = {.x_dtype = BITSHIP_INT8, .size = 8, .amount = 1};
+    expect("shift dtype", bitship_logical_left_shift(&left, x, out), BITSHIP_ERROR_UNSUPPORTED, out, 8);
+    const struct bitship_unary far = {.x_dtype = BITSHIP_INT8, .size = 8, .amount = 32};
+    expect("shift amount", bitship_arithmetic_right_shift(&far, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
+    const struct bitship_reduce any = {
+        .x_dtype = BITSHIP_INT8, .reduction = BITSHIP_REDUCE_ANY, .shape = {1, 1, 1, 1, 1, 8}};
+    expect("any dtype", bitship_reduce(&any, x, out), BITSHIP_ERROR_UNSUPPORTED, out, 8);
+    const struct bitship_matmul product = {BITSHIP_INT32, 1, 1, 1, 1, 0, 0, NULL};
+    expect("matmul dtype", bitship_matmul(&product, x, x, out), BITSHIP_ERROR_UNSUPPORTED, out, 8);
+    const struct bitship_binary sum = {.a_dtype = BITSHIP_INT8, .b_dtype = BITSHIP_INT8};
+    expect("add shape", bitship_add(&sum, x, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
+    const struct bitship_argmax none = {BITSHIP_INT8, 1, 0, 1};
+    expect("argmax extent", bitship_argmax(&none, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
+    expect("gather null", bitship_gather(NULL, x, table, out), BITSHIP_ERROR_ARGUMENT, out, 8);
+    expect("resize null", bitship_resize(NULL, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
+}
+
+int main(void) {
+    conv2d();
+    rescale();
+    others();
+    return failures != 0;
+}
