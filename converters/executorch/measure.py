@@ -9,7 +9,7 @@ from bitship.converters.base import Session
 from bitship.graph import Graph, spec
 from bitship.graph.base import Array
 
-INPUTS = 8
+INPUTS = 4
 
 
 class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
