@@ -38,7 +38,9 @@ class FirmwareSession:
                 self._lib = self._ffi.dlopen(copy)
                 digest = self._ffi.string(self._lib.model_digest).decode()
             except (OSError, AttributeError) as e:
-                raise PackageError(f"{library}: not a firmware library of this machine ({e}); export it again") from None
+                raise PackageError(
+                    f"{library}: not a firmware library of this machine ({e}); export it again"
+                ) from None
         if digest != graph.digest:
             raise PackageError(f"{library}: built from graph {digest[:12]}, {graph.digest[:12]} is expected")
 
