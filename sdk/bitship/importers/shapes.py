@@ -113,7 +113,7 @@ def reshape(g: Integerizer, name: str, x: QuantizedTensor, shape: Sequence[int])
     if shape == x.shape:
         return x
     x = g.natural(x)
-    return replace(x, name=g._reshape(x.name, shape), shape=shape)
+    return replace(x, name=g.view(x.name, shape), shape=shape)
 
 
 def permute(g: Integerizer, name: str, x: QuantizedTensor, perm: Sequence[int]) -> QuantizedTensor:

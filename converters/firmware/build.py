@@ -1,0 +1,143 @@
+"""The compiler's side of a package: which sources it needs, how they are built, what the image occupies."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
+from bitship.targets import Memory, Target, TargetKind
+
+FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
+APP = ("runner.c", "start.c", "port.c", "port.h", "sections.ld")
+HEADERS = ("include/bitship/kernels.h", "src/lanes.h", "src/window.h")
+ALWAYS = ("lanes.c", "rescale.c")
+BUILD_SECONDS = 300
+
+_FILES = {
+    "conv2d": "conv2d.c",
+    "depthwise_conv2d": "depthwise_conv2d.c",
+    **dict.fromkeys(("avg_pool2d", "max_pool2d"), "pool.c"),
+    "matmul": "matmul.c",
+    "rescale": "rescale.c",
+    **dict.fromkeys(("add", "sub", "mul", "clamp", "cast", "table"), "elementwise.c"),
+    **dict.fromkeys(("logical_left_shift", "arithmetic_right_shift"), "elementwise.c"),
+    **dict.fromkeys(("reduce", "argmax"), "reduce.c"),
+    **dict.fromkeys(("slice", "transpose", "pad", "concat", "reshape", "gather"), "layout.c"),
+    "resize": "resize.c",
+    "softmax": "softmax.c",
+}
+
+COMMON = ("-std=c99", "-Ikernels/include", "-Ikernels/src", "-I.", "-ffile-prefix-map=$(CURDIR)=.")
+HOST = ("-O3", "-fPIC", "-shared", "-fvisibility=default")
+IMAGE = ("-O2", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
+LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none", "-s")
+IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments")
+
+
+def kernel_files(functions: Sequence[str]) -> list[str]:
+    """Return the kernel sources that hold these functions (``bitship_conv2d``), sorted."""
+    return sorted({*ALWAYS, *(_FILES[f.removeprefix("bitship_")] for f in functions)})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One compiler command that makes ``output`` in the package's folder."""
+
+    compiler: str
+    flags: tuple[str, ...]
+    sources: tuple[str, ...]
+    output: str
+
+    def makefile(self) -> str:
+        """Return a Makefile with this command."""
+        return f"""# Rebuilds {self.output} from this folder alone: make, or make CC=another-compiler
+CC = {self.compiler}
+FLAGS = {" ".join(self.flags)}
+SOURCES = {" ".join(self.sources)}
+
+{self.output}: $(SOURCES) Makefile
+\t$(CC) $(FLAGS) $(SOURCES) -o $@
+"""
+
+    def command(self, folder: Path) -> list[str]:
+        """Return the command's words, to be run in the folder."""
+        flags = [f.replace("$(CURDIR)", str(folder.resolve())) for f in self.flags]
+        return [self.compiler, *flags, *self.sources, "-o", self.output]
+
+
+def recipe(target: Target, functions: Sequence[str], weights: bool) -> Recipe:
+    """Return how a package for the target is built."""
+    image = target.kind is TargetKind.MCU
+    if image and (target.toolchain is None or target.flash is None or target.ram is None):
+        raise TargetError(f"{target.name}: target.toml has no toolchain, flash or ram; firmware needs all three")
+    prefix, core = (target.toolchain.prefix, target.toolchain.flags) if target.toolchain else ("", ())
+    sources = ["model.c", *(["weights.S"] if weights else []), *(f"kernels/src/{f}" for f in kernel_files(functions))]
+    flags = [*COMMON, *core]
+    if image:
+        counter = target.emulator.counter if target.emulator else None
+        flags += [*IMAGE, *([f"-DBITSHIP_COUNTER={counter.address:#x}u"] if counter else []), *LINK, *IMAGE_LINK]
+        sources += [f"app/{f}" for f in APP if f.endswith(".c")]
+        return Recipe(f"{prefix}gcc", tuple(flags), tuple(sources), "model.elf")
+    return Recipe(f"{prefix}gcc" if prefix else "cc", (*flags, *HOST, *LINK), tuple(sources), "libmodel.so")
+
+
+def memory_script(flash: Memory, ram: Memory) -> str:
+    """Return memory.ld: the target's two regions."""
+    regions = (("FLASH", "rx", flash), ("RAM", "rwx", ram))
+    lines = [f"    {n} ({a}) : ORIGIN = {m.origin:#010x}, LENGTH = {m.nbytes}" for n, a, m in regions]
+    return "/* Made from target.toml. */\nMEMORY\n{\n" + "\n".join(lines) + "\n}\n"
+
+
+def check_memories(target: Target, flash_bytes: int, ram_bytes: int, what: str) -> None:
+    """Raise DoesNotFitError, with the bytes missing, unless both memories suffice."""
+    for memory, needed, name in ((target.flash, flash_bytes, "flash"), (target.ram, ram_bytes, "RAM")):
+        if memory is not None and needed > memory.nbytes:
+            raise DoesNotFitError(
+                f"{target.name}: {what} need {needed} B of {name}, {memory.nbytes} B exist, "
+                f"{needed - memory.nbytes} B too many; use a smaller model or a larger target"
+            )
+
+
+def _package(program: str) -> str:
+    if program.startswith("arm-none-eabi-"):
+        return "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"
+    return f"apt-get install {'gcc-' + program.removesuffix('-gcc') if program.endswith('-gcc') else 'gcc'}"
+
+
+def run(command: Sequence[str], folder: Path) -> str:
+    """Run a tool in the folder and return its output; MissingDependencyError or TargetError when it fails."""
+    program = command[0]
+    if shutil.which(program) is None:
+        raise MissingDependencyError(f"{program}: not found; the firmware converter needs it: {_package(program)}")
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise TargetError(f"{program}: no end after {BUILD_SECONDS} s while building {folder.name}") from None
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if "error" in line or "overflowed" in line]
+        overflow = re.search(r"region `(\w+)' overflowed by (\d+) bytes", done.stderr)
+        if overflow:
+            memory = "RAM" if overflow[1] == "RAM" else "flash"
+            raise DoesNotFitError(
+                f"{folder.name}: the image needs {overflow[2]} B of {memory} too many; "
+                "use a smaller model or a larger target"
+            )
+        raise TargetError(f"{program}: failed with code {done.returncode}: {(lines or ['no message'])[0]}")
+    return done.stdout
+
+
+def compile_package(made: Recipe, folder: Path) -> str:
+    """Build the package in place and return the compiler's version."""
+    version = run([made.compiler, "-dumpfullversion"], folder).strip()
+    run(made.command(folder), folder)
+    return version
+
+
+def section_bytes(made: Recipe, folder: Path) -> dict[str, int]:
+    """Return the size of every section of the built file."""
+    tool = "size" if made.compiler == "cc" else made.compiler.removesuffix("gcc") + "size"
+    text = run([tool, "-A", "-d", made.output], folder)
+    return {m[1]: int(m[2]) for m in re.finditer(r"^(\.[\w.]+)\s+(\d+)\s+\d+$", text, re.MULTILINE)}

@@ -1,0 +1,92 @@
+"""From a graph to a folder of C that anyone can build, and the image built from it."""
+
+from pathlib import Path
+
+import msgspec
+
+from bitship.converters.base import Artifact, Conversion, Footprint
+from bitship.converters.firmware import build, emit
+from bitship.graph import Graph, verify
+from bitship.graph.calls import SMALL_TILE, WIDE_TILE
+from bitship.graph.store import write_atomic
+from bitship.targets import Target, TargetKind
+from bitship.version import VERSION
+
+PLAN = "plan.json"
+EXACT = "firmware"
+
+
+class FirmwareConverter:
+    """Lowers a graph to C for a microcontroller, or for the machine it runs on."""
+
+    def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
+        """Write sources, build the image (or shared library) and measure it.
+
+        Raises DoesNotFitError before the compiler runs when constants or arena alone are too large, and after it
+        when the image is; MissingDependencyError without the target's compiler.
+        """
+        verify(graph)
+        image = target.kind is TargetKind.MCU
+        program = emit.lower_graph(graph, SMALL_TILE if image else WIDE_TILE)
+        build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
+        recipe = build.recipe(target, program.functions, bool(program.weights))
+        texts = _texts(program, target, recipe)
+        for name, text in texts.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(out / name, text)
+        version = build.compile_package(recipe, out)
+        sections = build.section_bytes(recipe, out)
+        flash, ram, code = _usage(sections)
+        if image:
+            build.check_memories(target, flash, ram, "image and stack")
+        write_atomic(out / PLAN, _report(program, sections, flash, ram))
+        return Conversion(
+            files=tuple(sorted((*texts, PLAN, recipe.output))),
+            artifacts=(Artifact(recipe.output, EXACT),),
+            footprint=Footprint(len(program.weights), program.plan.peak, code),
+            tools={recipe.compiler: version, "bitship": VERSION},
+        )
+
+
+def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[str, bytes]:
+    """Return every source file of the package by its name."""
+    files = {
+        "model.h": emit.header(program).encode(),
+        "model.c": emit.source(program).encode(),
+        "Makefile": recipe.makefile().encode(),
+    }
+    if program.weights:
+        files["weights.S"] = emit.weights_source(program).encode()
+        files["weights.bin"] = program.weights
+    for name in (*build.HEADERS, *(f"src/{f}" for f in build.kernel_files(program.functions))):
+        files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
+    if target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
+        for name in build.APP:
+            files[f"app/{name}"] = (build.FIRMWARE / "app" / name).read_bytes()
+        files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
+        files["app/memory.ld"] = build.memory_script(target.flash, target.ram).encode()
+    return files
+
+
+def _usage(sections: dict[str, int]) -> tuple[int, int, int]:
+    """Return (flash, RAM, code) in bytes; code is everything in flash but the weights."""
+    data = sections.get(".data", 0)
+    ram = data + sum(sections.get(s, 0) for s in (".bss", ".arena", ".stack"))
+    code = data + sum(sections.get(s, 0) for s in (".vectors", ".text", ".rodata", ".ARM.exidx"))
+    return code + sections.get(".weights", 0), ram, code
+
+
+def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: int) -> bytes:
+    """Return plan.json: where every tensor lies, and what the built file occupies."""
+    plan = program.plan
+    body = {
+        "arena_bytes": plan.peak,
+        "live_bytes": plan.bound,
+        "weights_bytes": len(program.weights),
+        "flash_bytes": flash,
+        "ram_bytes": ram,
+        "sections": dict(sorted(sections.items())),
+        "slots": {name: vars(slot) for name, slot in plan.slots.items()},
+        "aliases": dict(plan.aliases),
+    }
+    return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"

@@ -1,0 +1,71 @@
+"""A package built for this machine, opened in this process."""
+
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import cffi
+import numpy as np
+
+from bitship.errors import PackageError
+from bitship.graph import Graph
+from bitship.graph.base import Array
+
+_API = """
+int model_run(void);
+void *model_input(int i);
+const void *model_output(int i);
+int32_t model_input_bytes(int i);
+int32_t model_output_bytes(int i);
+extern const char model_digest[65];
+"""
+
+
+class FirmwareSession:
+    """A loaded libmodel.so; a private copy, because its memory is static. One run at a time."""
+
+    def __init__(self, library: Path, graph: Graph) -> None:
+        self._graph = graph
+        self._lock = threading.Lock()
+        self._ffi = cffi.FFI()
+        self._ffi.cdef(_API)
+        self._lib: Any = None
+        with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
+            copy = shutil.copy(library, folder)
+            try:
+                self._lib = self._ffi.dlopen(copy)
+                digest = self._ffi.string(self._lib.model_digest).decode()
+            except (OSError, AttributeError) as e:
+                raise PackageError(f"{library}: not a firmware library of this machine ({e}); export it again") from None
+        if digest != graph.digest:
+            raise PackageError(f"{library}: built from graph {digest[:12]}, {graph.digest[:12]} is expected")
+
+    def run(self, *inputs: Array) -> tuple[Array, ...]:
+        """Return the outputs for inputs of the graph's shapes and dtypes; GraphError otherwise."""
+        self._graph.check_inputs(inputs)
+        with self._lock:
+            for i, array in enumerate(inputs):
+                self._ffi.memmove(self._lib.model_input(i), np.ascontiguousarray(array), array.nbytes)
+            error = self._lib.model_run()
+            if error != 0:
+                raise PackageError(f"{self._graph.name}: model_run failed with error {error}; export it again")
+            return tuple(self._output(i) for i in range(len(self._graph.outputs)))
+
+    def _output(self, i: int) -> Array:
+        t = self._graph.outputs[i].type
+        out = np.empty(t.shape, t.dtype.numpy)
+        self._ffi.memmove(self._ffi.from_buffer(out, require_writable=True), self._lib.model_output(i), t.nbytes)
+        return out
+
+    def close(self) -> None:
+        """Unload the library."""
+        if self._lib is not None:
+            self._ffi.dlclose(self._lib)
+            self._lib = None
+
+
+def open_session(path: Path, graph: Graph) -> FirmwareSession:
+    """Load a package's libmodel.so; PackageError when it is not one, or not this graph's."""
+    return FirmwareSession(path, graph)

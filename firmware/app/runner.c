@@ -1,0 +1,147 @@
+/* Runs the model on every record of an inputs file and writes an outputs file: `image INPUTS OUTPUTS`.
+ *
+ * All words are 32-bit little endian; every crc is CRC-32 (IEEE 802.3) of the bytes before it in the same part.
+ *   inputs   "BSIN", number of records, bytes of a record, crc; then each record: all inputs in order, crc
+ *   outputs  "BSOU", arena bytes, bytes of a record's outputs, digest (64 hexadecimal characters), crc;
+ *            then each record: model_run's result, counter ticks, all outputs in order, crc;
+ *            then "BSND", number of records, stack bytes, crc
+ */
+#include "model.h"
+#include "port.h"
+
+#include <string.h>
+
+static uint32_t crc32(uint32_t crc, const void *data, int32_t bytes) {
+    static const uint32_t table[16] = {0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu, 0x76DC4190u, 0x6B6B51F4u,
+                                       0x4DB26158u, 0x5005713Cu, 0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu,
+                                       0x9B64C2B0u, 0x86D3D2D4u, 0xA00AE278u, 0xBDBDF21Cu};
+    const uint8_t *p = (const uint8_t *)data;
+    crc = ~crc;
+    for (int32_t i = 0; i < bytes; i++) {
+        crc = (crc >> 4) ^ table[(crc ^ p[i]) & 15u];
+        crc = (crc >> 4) ^ table[(crc ^ ((uint32_t)p[i] >> 4)) & 15u];
+    }
+    return ~crc;
+}
+
+/* A part of a file, with the crc of what was transferred so far. */
+struct part {
+    int32_t handle;
+    uint32_t crc;
+    int failed;
+};
+
+static void get(struct part *p, void *data, int32_t bytes) {
+    p->failed |= port_read(p->handle, data, bytes) != 0;
+    p->crc = crc32(p->crc, data, bytes);
+}
+
+static void put(struct part *p, const void *data, int32_t bytes) {
+    p->failed |= port_write(p->handle, data, bytes) != 0;
+    p->crc = crc32(p->crc, data, bytes);
+}
+
+/* Reads the crc that ends a part, and begins the next; 0 when it holds. */
+static int check(struct part *p) {
+    uint32_t wanted = 0;
+    const uint32_t found = p->crc;
+    p->failed |= port_read(p->handle, &wanted, 4) != 0;
+    p->crc = 0;
+    return p->failed || wanted != found ? -1 : 0;
+}
+
+static void seal(struct part *p) {
+    const uint32_t crc = p->crc;
+    p->failed |= port_write(p->handle, &crc, 4) != 0;
+    p->crc = 0;
+}
+
+/* One record: read, run, write; 0, or an exit code. */
+static int record(struct part *in, struct part *out, uint32_t overhead) {
+    for (int i = 0; i < MODEL_INPUTS; i++) {
+        get(in, model_input(i), model_input_bytes(i));
+    }
+    if (check(in) != 0) {
+        return PORT_EXIT_INPUT;
+    }
+    const uint32_t start = port_ticks();
+    const int32_t error = model_run();
+    const uint32_t ticks = port_ticks() - start;
+    const uint32_t net = ticks > overhead ? ticks - overhead : 0;
+    put(out, &error, 4);
+    put(out, &net, 4);
+    for (int i = 0; i < MODEL_OUTPUTS; i++) {
+        put(out, model_output(i), model_output_bytes(i));
+    }
+    seal(out);
+    return out->failed ? PORT_EXIT_USAGE : PORT_EXIT_OK;
+}
+
+static int run(struct part *in, struct part *out) {
+    uint32_t head[3];
+    int32_t bytes = 0, sizes[2] = {MODEL_ARENA_BYTES, 0};
+    get(in, head, 12);
+    for (int i = 0; i < MODEL_INPUTS; i++) {
+        bytes += model_input_bytes(i);
+    }
+    if (check(in) != 0 || head[0] != 0x4E495342u || head[2] != (uint32_t)bytes) {
+        return PORT_EXIT_INPUT;
+    }
+    for (int i = 0; i < MODEL_OUTPUTS; i++) {
+        sizes[1] += model_output_bytes(i);
+    }
+    put(out, "BSOU", 4);
+    put(out, sizes, 8);
+    put(out, model_digest, 64);
+    seal(out);
+    port_ticks_start();
+    const uint32_t first = port_ticks();
+    const uint32_t overhead = port_ticks() - first;
+    for (uint32_t i = 0; i < head[1]; i++) {
+        const int code = record(in, out, overhead);
+        if (code != PORT_EXIT_OK) {
+            return code;
+        }
+    }
+    const int32_t stack = port_stack_bytes();
+    put(out, "BSND", 4);
+    put(out, &head[1], 4);
+    put(out, &stack, 4);
+    seal(out);
+    return out->failed ? PORT_EXIT_USAGE : PORT_EXIT_OK;
+}
+
+/* The next word of the command line, ended by a zero; NULL at its end. */
+static char *word(char **line) {
+    char *start = *line;
+    while (*start == ' ') {
+        start++;
+    }
+    char *end = start;
+    while (*end != ' ' && *end != 0) {
+        end++;
+    }
+    *line = *end == 0 ? end : end + 1;
+    *end = 0;
+    return *start == 0 ? (char *)0 : start;
+}
+
+int port_main(void) {
+    char line[128], *rest = line;
+    port_stack_paint();
+    if (port_command_line(line, (int32_t)sizeof line) != 0 || word(&rest) == (char *)0) {
+        return PORT_EXIT_USAGE;
+    }
+    const char *inputs = word(&rest), *outputs = word(&rest);
+    if (inputs == (char *)0 || outputs == (char *)0) {
+        return PORT_EXIT_USAGE;
+    }
+    struct part in = {port_open(inputs, 0), 0, 0}, out = {port_open(outputs, 1), 0, 0};
+    if (in.handle < 0 || out.handle < 0) {
+        return PORT_EXIT_USAGE;
+    }
+    const int code = run(&in, &out);
+    port_close(in.handle);
+    port_close(out.handle);
+    return code;
+}
