@@ -29,7 +29,7 @@ class FirmwareSession:
     def __init__(self, library: Path, graph: Graph) -> None:
         self._graph = graph
         self._lock = threading.Lock()
-        self._ffi = cffi.FFI()
+        self._ffi: Any = cffi.FFI()
         self._ffi.cdef(_API)
         self._lib: Any = None
         with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
@@ -38,7 +38,9 @@ class FirmwareSession:
                 self._lib = self._ffi.dlopen(copy)
                 digest = self._ffi.string(self._lib.model_digest).decode()
             except (OSError, AttributeError) as e:
-                raise PackageError(f"{library}: not a firmware library of this machine ({e}); export it again") from None
+                raise PackageError(
+                    f"{library}: not a firmware library of this machine ({e}); export it again"
+                ) from None
         if digest != graph.digest:
             raise PackageError(f"{library}: built from graph {digest[:12]}, {graph.digest[:12]} is expected")
 

@@ -69,7 +69,9 @@ class _Reader:
         found = zlib.crc32(self.data[self.start : self.at])
         (wanted,) = self.words(1)
         if found != wanted:
-            raise DeviceError(f"{self.where}: {what} came back garbled (crc {found:08x}, {wanted:08x} sent); run it again")
+            raise DeviceError(
+                f"{self.where}: {what} came back garbled (crc {found:08x}, {wanted:08x} sent); run it again"
+            )
         self.start = self.at
 
 
@@ -83,8 +85,11 @@ def encode_inputs(rows: Sequence[tuple[Array, ...]], record_bytes: int) -> bytes
     return b"".join(parts)
 
 
-def decode_outputs(data: bytes, graph: Graph, count: int, where: str) -> tuple[list[tuple[Array, ...]], list[int], int, int]:
-    """Return (outputs, ticks, stack bytes, arena bytes) from the file the runner wrote; DeviceError when it is wrong."""
+Decoded = tuple[list[tuple[Array, ...]], list[int], int, int]
+
+
+def decode_outputs(data: bytes, graph: Graph, count: int, where: str) -> Decoded:
+    """Return (outputs, ticks, stack bytes, arena bytes) from the runner's file; DeviceError when it is wrong."""
     reader = _Reader(data, where)
     types = [p.type for p in graph.outputs]
     nbytes = sum(t.nbytes for t in types)
