@@ -445,3 +445,77 @@ def test_not_a_tflite_file(tmp_path: Path) -> None:
     path.write_bytes(b"\x00" * 64)
     with pytest.raises(FormatError, match="TFL3"):
         tflite.load(path)
+
+
+def _scale(r: np.random.Generator, low: float, high: float) -> float:
+    return float(np.float32(r.uniform(low, high)))
+
+
+@pytest.mark.parametrize("name", ["ADD", "SUB", "MUL"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_every_pair_of_codes_equals_the_reference(name: str, dtype: str) -> None:
+    """All 65,536 pairs under many scales: a factor computed in the wrong float type shows only in rare sums."""
+    r = np.random.default_rng(3)
+    low = -128 if dtype == "int8" else 0
+    a, b = (g.astype(dtype)[None] for g in np.meshgrid(np.arange(low, low + 256), np.arange(low, low + 256)))
+    for _ in range(12):
+        sa, sb = _scale(r, 0.001, 0.2), _scale(r, 0.001, 0.2)
+        out = _scale(r, 0.5, 1.5) * ((sa + sb) if name != "MUL" else sa * sb * 100)
+        zs = [int(z) for z in r.integers(low, low + 256, 3)]
+        options = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions"}[name]
+        net, inputs, outputs = simple(
+            name, [T(a.shape, dtype, sa, zs[0]), T(a.shape, dtype, sb, zs[1])], T(a.shape, dtype, out, zs[2]), options
+        )
+        data = encode(net, inputs, outputs)
+        np.testing.assert_array_equal(spec.run(tflite.loads(data, name), a, b)[0], Reference(data).run(a, b)[0])
+
+
+@pytest.mark.parametrize("name", ["FULLY_CONNECTED", "CONV_2D"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_a_million_accumulators_equal_the_reference(name: str, dtype: str) -> None:
+    """Wide accumulators under many scales: the last bit of a multiplier shows once in a hundred thousand outputs."""
+    r = np.random.default_rng(5)
+    code = i8 if dtype == "int8" else u8
+    for _ in range(6):
+        sx, sy = _scale(r, 0.01, 0.05), _scale(r, 0.02, 0.04)
+        sw = _scale(r, 0.0005, 0.002)
+        zx, zy = (int(z) for z in r.integers(-20, 20, 2) + (0 if dtype == "int8" else 128))
+        zw = 0 if dtype == "int8" else 120
+        fully = name == "FULLY_CONNECTED"
+        x = T((300, 64) if fully else (1, 20, 15, 64), dtype, sx, zx)
+        w = T(
+            (600, 64) if fully else (600, 1, 1, 64),
+            dtype,
+            sw,
+            zw,
+            0,
+            code(600, 64).reshape((600, 64) if fully else (600, 1, 1, 64)),
+        )
+        y = T((300, 600) if fully else (1, 20, 15, 600), dtype, sy, zy)
+        data = encode(*conv_net(x, w, y, name))
+        value = code(*x.shape)
+        np.testing.assert_array_equal(spec.run(tflite.loads(data, name), value)[0], Reference(data).run(value)[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["QUANTIZE", "RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "SOFTMAX", "MEAN"]
+)
+def test_many_scales_equal_the_reference(name: str) -> None:
+    r = np.random.default_rng(9)
+    x = np.stack([np.arange(-128, 128), *r.integers(-128, 128, (40, 256))]).astype(np.int8)
+    for _ in range(25):
+        fixed = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0), "SOFTMAX": (1 / 256, -128)}
+        sx = _scale(r, 0.005, 0.2)
+        sy, zy = fixed.get(name, (sx * _scale(r, 0.4, 2), int(r.integers(-128, 128))))
+        options, fields = {
+            "LEAKY_RELU": ("LeakyReluOptions", {"alpha": 0.3}),
+            "SOFTMAX": ("SoftmaxOptions", {"beta": 1.0}),
+            "MEAN": ("ReducerOptions", {"keepDims": True}),
+        }.get(name, (None, {}))
+        extra = [i32(1)] if name == "MEAN" else []
+        out = T((41, 1) if name == "MEAN" else x.shape, "int8", sy, zy)
+        net, inputs, outputs = simple(
+            name, [T(x.shape, "int8", sx, int(r.integers(-128, 128)))], out, options, extra, **fields
+        )
+        data = encode(net, inputs, outputs)
+        np.testing.assert_array_equal(spec.run(tflite.loads(data, name), x)[0], Reference(data).run(x)[0])

@@ -36,7 +36,7 @@ class FirmwareSession:
             copy = shutil.copy(library, folder)
             try:
                 self._lib = self._ffi.dlopen(copy)
-                digest = self._ffi.string(self._lib.model_digest).decode()
+                digest = str(self._ffi.string(self._lib.model_digest), "ascii")
             except (OSError, AttributeError) as e:
                 raise PackageError(
                     f"{library}: not a firmware library of this machine ({e}); export it again"

@@ -123,12 +123,12 @@ def _show(found: list["Report"], json: bool) -> None:
         bits = (
             "exact" if r.bits.exact else f"{r.bits.differing} of {r.bits.elements} differ, max {r.bits.max_difference}"
         )
-        first = True
+        title: tuple[str, ...] = (r.package, r.target, f"{r.converter}/{r.artifact}", bits)
         for s in map(summarize, r.samples):
-            spread = f"{s.cv * 100:.1f} %"
-            title = (r.package, r.target, f"{r.converter}/{r.artifact}", bits) if first else ("", "", "", "")
-            rows.append((*title, s.name, s.kind.value, number(s.median), s.unit, number(s.p90), spread))
-            first = False
+            rows.append((*title, s.name, s.kind.value, number(s.median), s.unit, number(s.p90), f"{s.cv * 100:.1f} %"))
+            title = ("", "", "", "")
+        if not r.samples:
+            rows.append((*title, "bits only", "", "-", "", "-", "-"))
     columns = ["package", "target", "artifact", "bits", "figure", "kind", "median", "unit", "p90", "CV"]
     table("", columns, rows, left=6)
     for r in found:

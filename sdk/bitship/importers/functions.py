@@ -124,7 +124,7 @@ def table(function: Function, scale: float, zero_point: int, out_scale: float, o
     """Return int8 [256]: entry i is ``function`` of the real value of ``i - 128``, quantized, rounded half up."""
     step, inverse = Fraction(scale), 1 / Fraction(out_scale)
     entries = [round_half_up(function(step * (q - zero_point)) * inverse) + out_zero_point for q in range(-128, 128)]
-    return np.clip(np.array(entries, dtype=object), -128, 127).astype(np.int8)
+    return np.array([min(max(e, -128), 127) for e in entries], np.int8)
 
 
 def exp_table(scale: float) -> Array:

@@ -84,7 +84,7 @@ class Weights:
     """Constant integer weights: int8, output channel first, one scale or one per output channel."""
 
     values: Array
-    scales: tuple[float, ...]
+    scales: tuple[float | Fraction, ...]
     zero_point: int = 0
 
 
@@ -103,12 +103,14 @@ class Integerizer:
 
     def __init__(self, builder: GraphBuilder) -> None:
         self.b = builder
+        self._viewed: dict[str, str] = {}
 
-    def input(self, name: str, shape: Sequence[int], q: QParams) -> QuantizedTensor:
-        """Declare an int8 graph input; rank 4 is an image and becomes NHWC."""
+    def input(self, name: str, shape: Sequence[int], q: QParams, dtype: DType = DType.INT8) -> QuantizedTensor:
+        """Declare a graph input; rank 4 is an image and becomes NHWC. As uint8 its zero point is 128 higher."""
         shape, planes = tuple(shape), len(shape) == 4
         stored = tuple(shape[i] for i in TO_NHWC) if planes else shape
-        return QuantizedTensor(self.b.input(name, stored, DType.INT8, Quant(q.scale, q.zero_point)), shape, q, planes)
+        quant = Quant(q.scale, q.zero_point + (128 if dtype is DType.UINT8 else 0))
+        return QuantizedTensor(self.b.input(name, stored, dtype, quant), shape, q, planes)
 
     def constant(self, name: str, values: Array, q: QParams) -> QuantizedTensor:
         """Add an int8 constant given in the front end's order."""
@@ -121,7 +123,7 @@ class Integerizer:
         if not x.planes:
             return x
         if x.shape[2:] == (1, 1) or x.shape[1] == 1:
-            return replace(x, name=self._reshape(x.name, x.shape), planes=False)
+            return replace(x, name=self.view(x.name, x.shape), planes=False)
         return replace(x, name=self.b.node(f"{x.name}.nchw", Transpose(TO_NCHW), x.name), planes=False)
 
     def image(self, x: QuantizedTensor) -> QuantizedTensor:
@@ -131,11 +133,17 @@ class Integerizer:
         if len(x.shape) != 4:
             raise UnsupportedError(f"rank {len(x.shape)}: an image of rank 4 [N, C, H, W] is needed")
         if x.shape[2:] == (1, 1) or x.shape[1] == 1:
-            return replace(x, name=self._reshape(x.name, tuple(x.shape[i] for i in TO_NHWC)), planes=True)
+            return replace(x, name=self.view(x.name, tuple(x.shape[i] for i in TO_NHWC)), planes=True)
         return replace(x, name=self.b.node(f"{x.name}.nhwc", Transpose(TO_NHWC), x.name), planes=True)
 
-    def _reshape(self, name: str, shape: tuple[int, ...]) -> str:
-        return name if self.b.types[name].shape == shape else self.b.node(f"{name}.view", Reshape(shape), name)
+    def view(self, name: str, shape: tuple[int, ...]) -> str:
+        """Reshape a tensor as it is stored; a reshape of a reshape is one, and back again is none."""
+        source = self._viewed.get(name, name)
+        if self.b.types[source].shape == shape:
+            return source
+        result = self.b.node(f"{source}.view", Reshape(shape), source)
+        self._viewed[result] = source
+        return result
 
     def result(self, name: str, like: QuantizedTensor, q: QParams) -> QuantizedTensor:
         """Wrap a node's output stored in the order of ``like``."""
@@ -186,7 +194,7 @@ class Integerizer:
             if abs(Fraction(real)) >= step * _BIAS_LIMIT:
                 wider = abs(real) / (x.q.scale * (_BIAS_LIMIT >> 2))
                 centred = values[c].astype(np.float64) - w.zero_point
-                values[c] = np.clip(np.rint(centred * (scales[c] / wider)) + w.zero_point, -128, 127)
+                values[c] = np.clip(np.rint(centred * (float(scales[c]) / wider)) + w.zero_point, -128, 127)
                 scales[c] = wider
                 step = Fraction(x.q.scale) * Fraction(wider)
             ints.append(functions.round_half_up(Fraction(real) / step))
@@ -245,10 +253,10 @@ class Integerizer:
         rows, depth = int(np.prod(x.shape[:-1], dtype=np.int64)), x.shape[-1]
         op = FullyConnected(x.q.zero_point, w.zero_point, self.epilogue(self._factors(x, w, out), out, limits))
         weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(w.values))
-        flat = self._reshape(x.name, (rows, depth))
+        flat = self.view(x.name, (rows, depth))
         made = self.b.node(name, op, flat, weights, self.b.constant(f"{name}.bias", ints))
         shape = (*x.shape[:-1], w.values.shape[0])
-        return QuantizedTensor(self._reshape(made, shape), shape, out)
+        return QuantizedTensor(self.view(made, shape), shape, out)
 
     def matmul(
         self, name: str, a: QuantizedTensor, b: QuantizedTensor, out: QParams, factor: Fraction | None = None
@@ -260,9 +268,9 @@ class Integerizer:
         batch = int(np.prod(a.shape[:-2], dtype=np.int64))
         real = (factor or Fraction(1)) * Fraction(a.q.scale) * Fraction(b.q.scale) / Fraction(out.scale)
         op = MatMul(a.q.zero_point, b.q.zero_point, self.epilogue([real], out))
-        sides = [self._reshape(t.name, (batch, *t.shape[-2:])) for t in (a, b)]
+        sides = [self.view(t.name, (batch, *t.shape[-2:])) for t in (a, b)]
         shape = (*a.shape[:-1], b.shape[-1])
-        return QuantizedTensor(self._reshape(self.b.node(name, op, *sides), shape), shape, out)
+        return QuantizedTensor(self.view(self.b.node(name, op, *sides), shape), shape, out)
 
     # -- elementwise
 
@@ -273,7 +281,7 @@ class Integerizer:
         for t in (a, b):
             if len(t.shape) < rank:
                 shape = (1,) * (rank - len(t.shape)) + t.shape
-                t = replace(t, name=self._reshape(t.name, shape), shape=shape)
+                t = replace(t, name=self.view(t.name, shape), shape=shape)
             sides.append(t)
         if sides[0].planes != sides[1].planes:
             sides = [self.image(t) for t in sides]

@@ -158,6 +158,9 @@ class Context:
         """Return [qmin, qmax] of a result under the operator's fused activation (TFLite's float32 rounding)."""
         scale, zero_point = self.scale(index), self.zero_point(index)
 
+        if scale < 1e-30:
+            raise self.refuse(f"{self.info(index).where} has scale {scale}, which is too small")
+
         def code(value: float) -> int:
             return zero_point + round_half_away(float(np.float32(value) / np.float32(scale)))
 

@@ -29,7 +29,7 @@ def factors(ctx: Context, weights: TensorInfo, channels: int, axis: int) -> list
     if weights.type == "UINT8" or (ctx.op and ctx.op.name == "FULLY_CONNECTED" and len(weights.scale) == 1):
         if len(weights.scale) != 1:
             raise ctx.refuse(f"{weights.where} needs one scale, it has {len(weights.scale)}")
-        product = x * weights.scale[0] if ctx.has_operand(2) else float(np.float32(x) * np.float32(weights.scale[0]))
+        product = float(np.float32(x) * np.float32(weights.scale[0]))
         return [product / y]
     if len(weights.scale) not in (1, channels) or (len(weights.scale) > 1 and weights.axis != axis):
         raise ctx.refuse(f"{weights.where} has {len(weights.scale)} scales along axis {weights.axis}")

@@ -1,0 +1,1 @@
+"""The benchmark runner: exactness over models and back ends, latency against peers. Nothing imports these."""

@@ -1,0 +1,130 @@
+"""MobileNetV2 in other runtimes, one thread each: a function that opens one and returns what runs it once."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.mobilenet import SIZE, onnx_model, torch_module
+
+Run = Callable[[], object]
+
+
+def _image() -> Any:
+    return np.random.default_rng(1).uniform(-2, 2, (1, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def torch_eager() -> Run:
+    """PyTorch eager, float32."""
+    import torch
+
+    torch.set_num_threads(1)
+    module, x = torch_module(), torch.from_numpy(_image())
+
+    def run() -> object:
+        with torch.inference_mode():
+            return module(x)
+
+    return run
+
+
+def onnxruntime_session(path: Path) -> Run:
+    """Any ONNX file in onnxruntime, all graph optimisations on."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {"x": _image()}
+    return lambda: session.run(None, feed)
+
+
+def onnx_float(folder: Path) -> Run:
+    """onnxruntime, float32."""
+    import onnx
+
+    path = folder / "float.onnx"
+    onnx.save(onnx_model(), str(path))
+    return onnxruntime_session(path)
+
+
+def onnx_int8(folder: Path, activations: str, layout: str) -> Run:
+    """onnxruntime after its own static quantization: per-channel int8 weights; activations QInt8 or QUInt8."""
+    import onnx
+    from onnxruntime import quantization as q
+
+    source, path = folder / "float.onnx", folder / f"{activations}-{layout}.onnx"
+    if not source.exists():
+        onnx.save(onnx_model(), str(source))
+
+    class Reader(q.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = [{"x": _image()}]
+
+        def get_next(self) -> Any:
+            return self.left.pop() if self.left else None
+
+    q.quantize_static(
+        str(source),
+        str(path),
+        Reader(),
+        quant_format=q.QuantFormat[layout],
+        per_channel=True,
+        activation_type=q.QuantType[activations],
+        weight_type=q.QuantType.QInt8,
+    )
+    return onnxruntime_session(path)
+
+
+def litert(path: Path, resolver: str) -> Run:
+    """LiteRT on the .tflite file. AUTO delegates to XNNPACK."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kind = getattr(OpResolverType, resolver)
+    interpreter = Interpreter(model_path=str(path), num_threads=1, experimental_op_resolver_type=kind)
+    interpreter.allocate_tensors()
+    detail = interpreter.get_input_details()[0]
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 256, detail["shape"]).astype(np.uint8).view(detail["dtype"])
+
+    def run() -> object:
+        interpreter.set_tensor(detail["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return run
+
+
+def executorch_xnnpack() -> Run:
+    """ExecuTorch with the XNNPACK delegate, int8 by its own quantizer."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.extension.pybindings import _portable_lib
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    torch.set_num_threads(1)
+    x = torch.from_numpy(_image())
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    prepared = prepare_pt2e(torch.export.export(torch_module(), (x,)).module(check_guards=False), quantizer)
+    prepared(x)
+    exported = torch.export.export(convert_pt2e(prepared), (x,))
+    program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
+    _portable_lib._unsafe_reset_threadpool(1)
+    buffer = program.buffer
+    module = _portable_lib._load_for_executorch_from_buffer(buffer)
+    kept = (buffer, module)  # the module reads the buffer for as long as it lives
+    return lambda: kept[1].forward([x])
+
+
+def pin_to_one_core() -> None:
+    """Keep this process on one core, so that no runtime gains from a second."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -1,0 +1,152 @@
+"""Program to files: LLVM writes the kernels, a C compiler the few lines that call them and the command-line runner.
+
+Nothing here or in what is linked needs TVM at run time: kernels use the C calling convention and call memset and
+memcpy only. The same program gives the same bytes: no time, no path and no build id goes in.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitship.converters.tvm.isa import Isa
+from bitship.converters.tvm.lower import Address, Program
+from bitship.errors import MissingDependencyError, UnsupportedError
+from bitship.graph import Graph
+
+RUNNER = Path(__file__).with_name("runner.c")
+_CONSTANTS = """\
+.section .rodata.bitship_constants,"a",%progbits
+.balign 64
+.globl bitship_constants
+.hidden bitship_constants
+bitship_constants:
+.incbin "constants.bin"
+.balign 64
+.section .note.GNU-stack,"",%progbits
+"""
+_EXPORTS = "{ global: bitship_run; bitship_inputs; bitship_outputs; bitship_*put_bytes; local: *; };\n"
+_FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Werror", "-fPIC", "-g0", "-fno-ident", "-fno-asynchronous-unwind-tables")
+
+
+def require_tvm() -> str:
+    """Return TVM's version; MissingDependencyError when it is not installed."""
+    try:
+        import tvm
+    except ImportError:
+        raise MissingDependencyError("tvm: not installed; pip install 'bitship[tvm]'") from None
+    return str(tvm.__version__)
+
+
+def compiler(isa: Isa, prefix: str | None = None) -> str:
+    """Return the C compiler for a level; MissingDependencyError when there is none."""
+    import platform
+
+    native = platform.machine() == isa.machine and prefix is None
+    names = ("cc", "gcc", "clang") if native else (f"{prefix or isa.triple + '-'}gcc",)
+    for name in names:
+        if shutil.which(name):
+            return name
+    raise MissingDependencyError(
+        f"tvm: no C compiler for {isa.triple}: looked for {', '.join(names)}; on Debian: apt install "
+        + ("gcc" if native else f"gcc-{isa.triple.replace('_', '-')}")
+    )
+
+
+def file_name(graph: Graph) -> str:
+    """Return the library's file name for a graph."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", graph.name).strip("._-") or "model"
+    return f"lib{stem}.so"
+
+
+def build(program: Program, graph: Graph, isa: Isa, out: Path, prefix: str | None = None, runner: bool = True) -> int:
+    """Write the shared library (and the statically linked ``runner``) below ``out``; return the bytes of code."""
+    cc = compiler(isa, prefix)
+    with tempfile.TemporaryDirectory(prefix="bitship-tvm-") as temporary:
+        folder = Path(temporary)
+        code = _write_object(program, isa, folder / "kernels.o")
+        (folder / "constants.bin").write_bytes(program.constants or bytes(64))
+        (folder / "constants.S").write_text(_CONSTANTS)
+        (folder / "exports.map").write_text(_EXPORTS)
+        (folder / "model.c").write_text(driver(program, graph))
+        _run(cc, (*_FLAGS, "-c", "model.c", "constants.S"), folder)
+        parts = ("model.o", "constants.o", "kernels.o")
+        link = ("-shared", "-Wl,--build-id=none", "-Wl,-s", "-Wl,-z,noexecstack", "-Wl,--version-script=exports.map")
+        _run(cc, (*link, "-Wl,-soname," + file_name(graph), "-o", "model.so", *parts), folder)
+        shutil.copyfile(folder / "model.so", out / file_name(graph))
+        if runner:
+            shutil.copyfile(RUNNER, folder / "runner.c")
+            _run(cc, (*_FLAGS, "-c", "runner.c"), folder)
+            _run(cc, ("-static", "-Wl,--build-id=none", "-Wl,-s", "-o", "runner", "runner.o", *parts), folder)
+            shutil.copyfile(folder / "runner", out / "runner")
+            (out / "runner").chmod(0o755)
+        return code
+
+
+def _run(cc: str, arguments: Sequence[str], folder: Path) -> None:
+    done = subprocess.run([cc, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+        raise UnsupportedError(f"tvm: {cc} failed: {first}")
+
+
+def _write_object(program: Program, isa: Isa, path: Path) -> int:
+    """Compile the kernels to one object file and return the size of its code in bytes."""
+    import tvm
+
+    target = isa.target()
+    module = tvm.IRModule(dict(program.kernels))
+    module = tvm.tirx.transform.LowerIntrin()(module)
+    compiled = tvm.get_global_func("target.build.llvm")(module, target)
+    compiled.write_to_file(str(path), "o")
+    return _text_bytes(path.read_bytes())
+
+
+def _text_bytes(elf: bytes) -> int:
+    """Return the size of the executable sections of a 64-bit little-endian ELF object."""
+    table, size, count = (int.from_bytes(elf[a:b], "little") for a, b in ((0x28, 0x30), (0x3A, 0x3C), (0x3C, 0x3E)))
+    total = 0
+    for i in range(count):
+        header = elf[table + i * size : table + (i + 1) * size]
+        if int.from_bytes(header[8:16], "little") & 4:
+            total += int.from_bytes(header[0x20:0x28], "little")
+    return total
+
+
+def _pointer(address: Address) -> str:
+    space, offset = address
+    return f"{'arena' if space == 'arena' else 'C'} + {offset}"
+
+
+def driver(program: Program, graph: Graph) -> str:
+    """Return the C source of ``bitship_run``: copy the inputs in, call every kernel, copy the outputs out."""
+    lines = [
+        f"/* Generated by bitship for graph {graph.digest}. */",
+        "#include <stdint.h>",
+        "#include <string.h>",
+        "#define C ((void *)(uintptr_t)bitship_constants)",
+        '#define EXPORT __attribute__((visibility("default")))',
+        'extern const uint8_t bitship_constants[] __attribute__((visibility("hidden")));',
+        f"static uint8_t arena[{max(program.arena_bytes, 64)}] __attribute__((aligned(64)));",
+        *_sizes("input", [n for _, n in program.inputs]),
+        *_sizes("output", [n for _, n in program.outputs]),
+    ]
+    lines += [f"void {c.function}({', '.join(['void *'] * len(c.arguments))});" for c in program.calls]
+    lines += ["EXPORT int bitship_run(const void *const *inputs, void *const *outputs)", "{"]
+    for i, (address, nbytes) in enumerate(program.inputs):
+        lines.append(f"    memcpy({_pointer(address)}, inputs[{i}], {nbytes});")
+    lines += [f"    {c.function}({', '.join(_pointer(a) for a in c.arguments)});" for c in program.calls]
+    for i, (address, nbytes) in enumerate(program.outputs):
+        lines.append(f"    memcpy(outputs[{i}], {_pointer(address)}, {nbytes});")
+    return "\n".join([*lines, "    return 0;", "}", ""]).replace("void * ", "void *")
+
+
+def _sizes(what: str, nbytes: list[int]) -> list[str]:
+    values = ", ".join(map(str, nbytes)) or "0"
+    return [
+        f"EXPORT extern const uint32_t bitship_{what}s, bitship_{what}_bytes[];",
+        f"const uint32_t bitship_{what}s = {len(nbytes)};",
+        f"const uint32_t bitship_{what}_bytes[] = {{{values}}};",
+    ]

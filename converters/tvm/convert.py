@@ -1,0 +1,34 @@
+"""The converter: graph and target in, library and runner out."""
+
+from pathlib import Path
+
+from bitship.converters.base import Artifact, Conversion, Footprint
+from bitship.converters.tvm import build as builder
+from bitship.converters.tvm.isa import of_target
+from bitship.graph import Graph
+from bitship.targets import Target
+
+
+class TvmConverter:
+    """Lowers a graph through TVM's LLVM code generator, for x86-64 and aarch64 Linux."""
+
+    def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
+        """Write ``lib<graph>.so`` and ``runner`` below ``out``; the target's features name the instruction set.
+
+        UnsupportedError names a node that cannot be lowered, TargetError a target without a known level.
+        """
+        version = builder.require_tvm()
+        from bitship.converters.tvm.lower import lower
+
+        isa = of_target(target)
+        program = lower(graph, isa)
+        prefix = target.toolchain.prefix if target.toolchain else None
+        out.mkdir(parents=True, exist_ok=True)
+        code = builder.build(program, graph, isa, out, prefix)
+        library = builder.file_name(graph)
+        return Conversion(
+            files=tuple(sorted((library, "runner"))),
+            artifacts=(Artifact(library, "library"), Artifact("runner", "runner")),
+            footprint=Footprint(len(program.constants), program.arena_bytes, code),
+            tools={"apache-tvm": version, "isa": isa.name},
+        )

@@ -1,0 +1,137 @@
+"""The one table from op to lowering."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bitship.converters.tvm import copy, elementwise, pool, products
+from bitship.converters.tvm.isa import Isa
+from bitship.converters.tvm.softmax import lower_softmax
+from bitship.converters.tvm.tir import Buffer, Function
+from bitship.converters.tvm.window import Window
+from bitship.errors import UnsupportedError
+from bitship.graph import Node, TensorType
+from bitship.graph import ops as o
+from bitship.graph.base import Op, Operand
+
+
+@dataclass(frozen=True)
+class Site:
+    """One node to lower: the function being written, what is known of its operands, and the type of its result."""
+
+    fn: Function
+    isa: Isa
+    node: Node
+    operands: tuple[Operand, ...]
+    out_type: TensorType
+
+    @property
+    def op(self) -> Any:
+        """The node's attributes; ``LOWERINGS`` has matched their class."""
+        return self.node.op
+
+    @property
+    def out(self) -> Buffer:
+        """The result as a parameter."""
+        return self.fn.tensor(self.node.output, self.out_type)
+
+    def x(self, i: int = 0) -> Buffer:
+        """Operand i as a parameter; operands never asked for are not passed."""
+        return self.fn.tensor(self.node.inputs[i], self.operands[i].type)
+
+    def shape(self, i: int = 0) -> tuple[int, ...]:
+        """Shape of operand i."""
+        return self.operands[i].type.shape
+
+
+Lowering = Callable[[Site], None]
+
+
+def _conv(s: Site) -> None:
+    a, w, b = s.operands
+    products.lower_conv(s.fn, s.isa, s.op, s.x, s.out, (a, w, b), s.out_type.shape)
+
+
+def _depthwise(s: Site) -> None:
+    a, w, b = s.operands
+    products.lower_depthwise(s.fn, s.isa, s.op, s.x, s.out, (a, w, b), s.out_type.shape)
+
+
+def _fully_connected(s: Site) -> None:
+    a, w, b = s.operands
+    products.lower_fully_connected(s.fn, s.isa, s.op, s.x, s.out, (a, w, b))
+
+
+def _matmul(s: Site) -> None:
+    a, b = s.operands
+    products.lower_matmul(s.fn, s.isa, s.op, s.x, s.out, (a, b))
+
+
+def _binary(lowering: Callable[..., None]) -> Lowering:
+    def lower(s: Site) -> None:
+        shapes = (s.shape(0), s.shape(1), s.out_type.shape)
+        ranges = (s.operands[0].range, s.operands[1].range)
+        lowering(s.fn, s.isa, s.op, (s.x(0), s.x(1)), s.out, shapes, ranges)
+
+    return lower
+
+
+def _pool(s: Site) -> None:
+    n, h, w, c = s.shape()
+    oh, ow = s.out_type.shape[1:3]
+    window = Window(n, h, w, c, oh, ow, s.op.kernel, s.op.stride, (1, 1), s.op.padding)
+    pool.lower_pool(s.fn, s.isa, s.op, s.x(), s.out, window)
+
+
+def _reduce(s: Site) -> None:
+    pool.lower_reduce(s.fn, s.isa, s.op, s.x(), s.out, s.shape(), s.operands[0].range)
+
+
+def _concat(s: Site) -> None:
+    count = len(s.operands)
+    shapes = [s.shape(i) for i in range(count)]
+    copy.lower_concat(s.fn, s.op, [s.x(i) for i in range(count)], s.out, shapes, s.out_type.shape)
+
+
+def _each(lowering: Callable[..., None]) -> Lowering:
+    return lambda s: lowering(s.fn, s.op, s.x(), s.out, s.out_type.size)
+
+
+LOWERINGS: Mapping[type[Op], Lowering] = {
+    o.Conv2D: _conv,
+    o.DepthwiseConv2D: _depthwise,
+    o.FullyConnected: _fully_connected,
+    o.MatMul: _matmul,
+    o.Rescale: lambda s: elementwise.lower_rescale(s.fn, s.isa, s.op, s.x(), s.out, s.shape(), s.operands[0].range),
+    o.Add: _binary(elementwise.lower_sum),
+    o.Sub: _binary(elementwise.lower_sum),
+    o.Mul: _binary(elementwise.lower_mul),
+    o.Table: lambda s: elementwise.lower_table(s.fn, s.x(), s.x(1), s.out, s.out_type.size),
+    o.Clamp: _each(elementwise.lower_clamp),
+    o.Cast: _each(elementwise.lower_cast),
+    o.LogicalLeftShift: _each(elementwise.lower_shift),
+    o.ArithmeticRightShift: _each(elementwise.lower_shift),
+    o.AvgPool2D: _pool,
+    o.MaxPool2D: _pool,
+    o.ReduceSum: _reduce,
+    o.ReduceMax: _reduce,
+    o.ReduceMin: _reduce,
+    o.ReduceAny: _reduce,
+    o.ArgMax: lambda s: pool.lower_argmax(s.fn, s.op, s.x(), s.out, s.shape()),
+    o.Pad: lambda s: copy.lower_pad(s.fn, s.op, s.x(), s.out, s.shape(), s.out_type.shape),
+    o.Concat: _concat,
+    o.Slice: lambda s: copy.lower_slice(s.fn, s.op, s.x(), s.out, s.shape()),
+    o.Transpose: lambda s: copy.lower_transpose(s.fn, s.op, s.x(), s.out, s.shape(), s.out_type.shape),
+    o.Gather: lambda s: copy.lower_gather(s.fn, s.op, s.x(), s.x(1), s.out, s.shape(), s.shape(1)[0]),
+    o.Resize: lambda s: pool.lower_resize(s.fn, s.isa, s.op, s.x(), s.out, s.shape()),
+    o.Softmax: lambda s: lower_softmax(s.fn, s.x(), s.x(1), s.out, s.shape()),
+}
+"""Every op of the graph but reshape, which is its operand's memory and no step at all."""
+
+
+def lower_node(site: Site) -> None:
+    """Write one node's kernel; UnsupportedError names a node whose op has no lowering."""
+    lowering = LOWERINGS.get(type(site.node.op))
+    if lowering is None:
+        raise UnsupportedError(f"tvm: node '{site.node.output}': no lowering for {site.node.op.name}")
+    lowering(site)

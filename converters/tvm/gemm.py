@@ -1,0 +1,230 @@
+"""conv2d, fully_connected and constant matmul as one implicit matrix product with packed weights.
+
+Rows are output pixels, columns output channels, depth the window's taps. A micro-kernel keeps ``rows x vectors``
+accumulators in registers, walks the depth, and applies the epilogue before anything is stored. The window's taps are
+read where they lie: a 1x1 convolution reads the activations themselves, any other a padded copy.
+
+The accumulator starts at ``bias - input_zero_point * sum(w) - offset * sum(w)``: dot instructions for unsigned x
+signed read x + 128 (offset 128), and padding holds the input zero point. The kernel is taken only when
+``|start| + sum |w| * 255`` (128 for signed dots) stays below 2^31, so no partial sum wraps.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from bitship.converters.tvm.isa import Isa
+from bitship.converters.tvm.requant import Epilogue
+from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, const, intrinsic, splat
+from bitship.converters.tvm.window import Window, padded_input, store_vector
+from bitship.graph.base import Array, Ints
+from bitship.graph.ops import Rescale
+
+
+@dataclass(frozen=True)
+class Product:
+    """A convolution as a matrix product.
+
+    weights  [G, O, S, L] int64, zero point taken off: group, channel in the group, tap run, element of the run
+    starts   element offset of the runs as (count, stride) per level, outermost first, in the padded activations
+    """
+
+    window: Window
+    weights: Ints
+    bias: Ints
+    levels: tuple[tuple[int, int], ...]
+    group_stride: int
+    input_zero_point: int
+    requant: Rescale | None
+    bound: int
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return int(self.weights.shape[0])
+
+    @cached_property
+    def sums(self) -> Ints:
+        """[G, O] sum of the weights of every channel."""
+        total: Ints = self.weights.sum(axis=(2, 3))
+        return total
+
+    def start(self, isa: Isa) -> Ints:
+        """[G, O] what the accumulators start at."""
+        start: Ints = self.bias.reshape(self.sums.shape) - (self.input_zero_point + isa.offset) * self.sums
+        return start
+
+    def fits(self, isa: Isa) -> bool:
+        """Whether this level has a kernel for it and no partial sum can wrap."""
+        if isa.k_step == 0 or self.weights.min() < -128 or self.weights.max() > 127:
+            return False
+        reach = np.abs(self.start(isa)) + np.abs(self.weights).sum(axis=(2, 3)) * (128 + isa.offset)
+        return int(reach.max()) < 1 << 31
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Column blocks of equal width: the packed weights and the start values of ``count`` blocks.
+
+    vectors  vectors per block; tail  channels in the last vector (lanes when it is full); first  its first channel
+    """
+
+    first: int
+    count: int
+    vectors: int
+    tail: int
+
+
+def panels(channels: int, lanes: int, widest: int) -> list[Panel]:
+    """Split channels into blocks of at most ``widest`` vectors, as even as possible; a ragged last block apart."""
+    total = -(-channels // lanes)
+    blocks = -(-total // widest)
+    small, extra = divmod(total, blocks)
+    widths = [small + 1] * extra + [small] * (blocks - extra)
+    tail = channels - (total - 1) * lanes
+    result: list[Panel] = []
+    first = 0
+    for i, width in enumerate(widths):
+        ragged = tail if i == blocks - 1 else lanes
+        last = result[-1] if result else None
+        if last is not None and last.vectors == width and last.tail == ragged == lanes:
+            result[-1] = replace(last, count=last.count + 1)
+        else:
+            result.append(Panel(first, 1, width, ragged))
+        first += width * lanes
+    return result
+
+
+def split_rows(extent: int, most: int) -> tuple[int, int, int]:
+    """Return (rows per tile, whole tiles, rows of the last smaller tile) for even tiles of at most ``most`` rows."""
+    tiles = -(-extent // most)
+    rows = -(-extent // tiles)
+    return rows, extent // rows, extent % rows
+
+
+def pack(weights: Ints, panel: Panel, isa: Isa) -> Array:
+    """Return [count, steps, vectors, lanes, k_step] of one group's weights [O, S, L] for a panel's blocks."""
+    o, s, length = weights.shape
+    steps = -(-length // isa.k_step)
+    wanted = panel.first + panel.count * panel.vectors * isa.lanes
+    full = np.zeros((max(o, wanted), s, steps * isa.k_step), np.int64)
+    full[:o, :, :length] = weights
+    block = full[panel.first : wanted].reshape(panel.count, panel.vectors, isa.lanes, s * steps, isa.k_step)
+    return block.transpose(0, 3, 1, 2, 4).astype(isa.element)
+
+
+class GemmKernel:
+    """Writes the kernel of one product for one level."""
+
+    def __init__(self, fn: Function, isa: Isa, product: Product, x: Buffer, out: Buffer) -> None:
+        self.fn, self.isa, self.product, self.out = fn, isa, product, out
+        self.window = product.window
+        widen = isa.element if isa.element != "int8" else None
+        self.x = padded_input(fn, x, self.window, product.input_zero_point, widen)
+        self.per_group = int(product.weights.shape[1])
+        self.steps = -(-int(product.weights.shape[3]) // isa.k_step)
+        self.depth = int(product.weights.shape[2]) * self.steps
+        # Loaded, not an immediate: LLVM would move the exclusive or before the broadcast, one instruction more.
+        self.flip = fn.constant(np.full(64, 0x80, np.uint8).view(np.int32)) if isa.offset else None
+
+    def write(self) -> None:
+        """Write the whole loop nest."""
+        w = self.window
+        batch, rows, columns = (1, 1, w.n * w.oh * w.ow) if w.dense else (w.n, w.oh, w.ow)
+        widest = 4 if self.isa.registers >= 24 else 2
+        if columns == 1:
+            widest = 8 if self.isa.registers >= 24 else 4
+        for panel in panels(self.per_group, self.isa.lanes, widest):
+            most = min(max(self.isa.registers // panel.vectors, 1), 12)
+            tile, whole, rest = split_rows(columns, most)
+            micro = Micro(self, panel)
+            with ExitStack() as nest:
+                extents = (self.product.groups, panel.count, batch, rows)
+                g, b, n, y = (nest.enter_context(self.fn.loop(extent)) for extent in extents)
+                with self.fn.loop(whole) as t:
+                    micro.tile(g, b, n, y, t * tile, tile)
+                if rest:
+                    micro.tile(g, b, n, y, const(whole * tile, "int32"), rest)
+
+
+class Micro:
+    """One panel's micro-kernel."""
+
+    def __init__(self, kernel: GemmKernel, panel: Panel) -> None:
+        self.k, self.panel = kernel, panel
+        fn, isa, p = kernel.fn, kernel.isa, kernel.product
+        self.weights = fn.constant(np.stack([pack(w, panel, isa) for w in p.weights]))
+        width = panel.count * panel.vectors * isa.lanes
+        start = np.zeros((p.groups, width), np.int64)
+        last = min(width, kernel.per_group - panel.first)
+        start[:, :last] = p.start(isa)[:, panel.first : panel.first + last]
+        self.start = fn.constant(start.astype(np.int32))
+        slots = np.full((p.groups, width), -1)
+        slots[:, :last] = np.arange(p.groups * kernel.per_group).reshape(p.groups, -1)[:, panel.first :][:, :last]
+        self.epilogue = Epilogue(fn, isa, p.requant, p.bound, slots.reshape(-1).tolist(), isa.lanes)
+
+    def tile(self, g: Expr, b: Expr, n: Expr, y: Expr, x0: Expr, rows: int) -> None:
+        """Compute ``rows`` pixels from column x0 of output row y for block b of group g."""
+        k, fn, nv, lanes = self.k, self.k.fn, self.panel.vectors, self.k.isa.lanes
+        w = k.window
+        block = fn.let((g * self.panel.count + b) * nv)
+        acc = fn.registers(f"int32x{lanes}", rows * nv)
+        for i in range(rows):
+            for j in range(nv):
+                acc.store(i * nv + j, self.start.load((block + j) * lanes, lanes))
+        base = fn.let(w.origin(n, y, x0) + g * k.product.group_stride)
+        weight = fn.let((g * self.panel.count + b) * (k.depth * nv * lanes * k.isa.k_step))
+        self._walk(acc, base, weight, rows)
+        pixel = fn.let(w.pixel(n, y, x0))
+        channel = g * k.per_group + b * (nv * lanes) + self.panel.first
+        total = k.per_group * k.product.groups
+        target = fn.let(pixel * total + channel)
+        for j in range(nv):
+            used = self.panel.tail if j == nv - 1 else lanes
+            for i in range(rows):
+                value = self.epilogue.apply(acc.load(i * nv + j), block + j)
+                store_vector(k.out, target + (i * total + j * lanes), fn.let(value), lanes, used)
+
+    def _walk(self, acc: Buffer, base: Expr, weight: Expr, rows: int) -> None:
+        k, fn = self.k, self.k.fn
+        counts = [c for c, _ in k.product.levels]
+        with fn.loop(counts[0]) as outer, fn.loop(counts[1]) as inner, fn.loop(k.steps) as step:
+            offset = outer * k.product.levels[0][1] + inner * k.product.levels[1][1] + step * k.isa.k_step
+            at = ((outer * counts[1] + inner) * k.steps + step) * (self.panel.vectors * k.isa.lanes * k.isa.k_step)
+            self._step(acc, fn.let(base + offset), fn.let(weight + at), rows)
+
+    def _step(self, acc: Buffer, x: Expr, weight: Index, rows: int) -> None:
+        """One step of the depth: k_step elements of every row against every vector."""
+        k, fn, nv = self.k, self.k.fn, self.panel.vectors
+        width = k.isa.lanes * k.isa.k_step
+        vectors = [fn.let(self.weights.load(weight + j * width, width)) for j in range(nv)]
+        for i in range(rows):
+            a = fn.let(self._broadcast(x + i * k.window.pitch))
+            for j in range(nv):
+                acc.store(i * nv + j, dot(fn, k.isa, acc.load(i * nv + j), a, vectors[j]))
+
+    def _broadcast(self, index: Expr) -> Expr:
+        """Return k_step activations repeated in every lane, as the dot instruction takes them."""
+        k, isa = self.k, self.k.isa
+        group = isa.k_step * np.dtype(isa.element).itemsize * 8
+        word = bits(k.x.load(index, isa.k_step), f"int{group}")
+        a = splat(word, isa.lanes)
+        if k.flip is not None:
+            a = a ^ k.flip.load(0, isa.lanes)
+        return bits(a, isa.element, isa.lanes * isa.k_step)
+
+
+def dot(fn: Function, isa: Isa, acc: Expr, x: Expr, w: Expr) -> Expr:
+    """Return ``acc[lane] + sum of k_step products``; acc int32, x and w as the level packs them."""
+    n = isa.lanes
+    i32 = f"int32x{n}"
+    if isa.offset:
+        return intrinsic(i32, f"llvm.x86.avx512.vpdpbusd.{n * 32}", acc, x, w)
+    if isa.name == "avx2":
+        return acc + intrinsic(i32, "llvm.x86.avx2.pmadd.wd", x, w)
+    if isa.name == "dotprod":
+        return intrinsic(i32, f"llvm.aarch64.neon.sdot.v{n}i32.v{4 * n}i8", acc, x, w)
+    product = intrinsic(f"int16x{2 * n}", f"llvm.aarch64.neon.smull.v{2 * n}i16", x, w)
+    return acc + intrinsic(i32, f"llvm.aarch64.neon.saddlp.v{n}i32.v{2 * n}i16", product)

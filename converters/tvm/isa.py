@@ -1,0 +1,123 @@
+"""Instruction-set levels: what the vector unit of a target offers to the integer kernels."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bitship.errors import TargetError
+from bitship.targets import Target, TargetKind
+
+X86_TRIPLE = "x86_64-linux-gnu"
+ARM_TRIPLE = "aarch64-linux-gnu"
+
+
+class Isa(msgspec.Struct, frozen=True):
+    """One level. The kernels are one source; these numbers and names are all that differs.
+
+    machine     as the operating system names the core family: x86_64 or aarch64
+    cpu, attrs  what LLVM is told
+    flags       names that must all appear in /proc/cpuinfo
+    lanes       int32 elements of a vector
+    k_step      products one dot instruction adds into an int32 lane; 0: no dot kernel, loops only
+    element     dtype of the activations the dot instruction reads
+    registers   vector registers a micro-kernel may fill with accumulators
+    """
+
+    name: str
+    machine: str
+    triple: str
+    cpu: str
+    attrs: tuple[str, ...]
+    flags: tuple[str, ...]
+    lanes: int
+    k_step: int = 0
+    element: str = "int8"
+    registers: int = 12
+
+    @property
+    def offset(self) -> int:
+        """What the dot instruction adds to every activation: 128 where it takes them unsigned."""
+        return 128 if self.name in ("avx512vnni", "avxvnni") else 0
+
+    @property
+    def x86(self) -> bool:
+        """Whether the level belongs to x86-64."""
+        return self.machine == "x86_64"
+
+    def target(self) -> Any:
+        """Return the TVM target."""
+        import tvm
+
+        options: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu}
+        if self.attrs:
+            options["mattr"] = list(self.attrs)
+        return tvm.target.Target(options)
+
+
+LEVELS: dict[str, Isa] = {
+    isa.name: isa
+    for isa in (
+        Isa(
+            "avx512vnni",
+            "x86_64",
+            X86_TRIPLE,
+            "x86-64-v4",
+            ("+avx512vnni", "-prefer-256-bit"),
+            ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
+            16,
+            4,
+            registers=24,
+        ),
+        Isa("avxvnni", "x86_64", X86_TRIPLE, "x86-64-v3", ("+avxvnni",), ("avx2", "avx_vnni"), 8, 4),
+        Isa("avx2", "x86_64", X86_TRIPLE, "x86-64-v3", (), ("avx2", "fma", "bmi2"), 8, 2, "int16"),
+        Isa("x86-64", "x86_64", X86_TRIPLE, "x86-64", (), (), 4),
+        Isa(
+            "dotprod",
+            "aarch64",
+            ARM_TRIPLE,
+            "cortex-a76",
+            ("+neon", "+dotprod"),
+            ("asimd", "asimddp"),
+            4,
+            4,
+            registers=24,
+        ),
+        Isa("neon", "aarch64", ARM_TRIPLE, "cortex-a53", ("+neon",), ("asimd",), 4, 2, registers=24),
+    )
+}
+
+
+def of_target(target: Target) -> Isa:
+    """Return the level of a target: the one its features name, or the best of this machine for a host target."""
+    if target.kind is TargetKind.HOST and not target.features:
+        return host_levels()[0]
+    for feature in target.features:
+        if feature in LEVELS:
+            return LEVELS[feature]
+    found = ", ".join(target.features) or "none"
+    raise TargetError(f"target '{target.name}': features are {found}; tvm needs one of: {', '.join(LEVELS)}")
+
+
+def host_levels() -> list[Isa]:
+    """Return the levels this machine can run, best first; TargetError when there is none."""
+    machine = platform.machine()
+    flags = _cpu_flags()
+    levels = [i for i in LEVELS.values() if i.machine == machine and flags.issuperset(i.flags)]
+    if not levels:
+        families = ", ".join(sorted({i.machine for i in LEVELS.values()}))
+        raise TargetError(f"tvm: this machine is {machine}; code is generated for {families}")
+    return levels
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return set(value.split())
+    return set()

@@ -1,0 +1,99 @@
+"""Convolutions and matrix products as plain loops: every dtype, zero point and level; the fast kernels' fallback."""
+
+from bitship.converters.tvm.copy import Shape
+from bitship.converters.tvm.isa import Isa
+from bitship.converters.tvm.requant import Epilogue
+from bitship.converters.tvm.tir import Buffer, Expr, Function, cast, i32
+from bitship.converters.tvm.window import Window
+from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected, MatMul, Rescale
+
+
+def _centred(buffer: Buffer, at: Expr, zero_point: int) -> Expr:
+    return cast(buffer.load(at), "int32") - zero_point
+
+
+class _Finish:
+    """Stores accumulators through the epilogue, one at a time."""
+
+    def __init__(self, fn: Function, isa: Isa, rq: Rescale | None, channels: int, out: Buffer) -> None:
+        self.fn, self.out = fn, out
+        self.epilogue = Epilogue(fn, isa, rq, (1 << 31) - 1, list(range(channels)), 1)
+
+    def store(self, at: Expr, acc: Buffer, channel: Expr) -> None:
+        self.out.store(at, self.epilogue.apply(self.fn.let(acc.load(0)), channel))
+
+
+def plain_conv(
+    fn: Function, isa: Isa, op: Conv2D | DepthwiseConv2D, buffers: tuple[Buffer, Buffer, Buffer, Buffer], w: Window
+) -> None:
+    """Both convolutions; buffers are x, weights, bias and the output; taps in the padding are skipped."""
+    x, weights, bias, out = buffers
+    depthwise = isinstance(op, DepthwiseConv2D)
+    channels = bias.raw.shape[0].value
+    kh, kw = w.kernel
+    depth = 1 if isinstance(op, DepthwiseConv2D) else w.c // op.groups
+    per_group = channels // (w.c if isinstance(op, DepthwiseConv2D) else op.groups)
+    finish, acc = _Finish(fn, isa, op.requant, channels, out), fn.registers("int32")
+    with fn.loop(w.n) as n, fn.loop(w.oh) as y, fn.loop(w.ow) as xo, fn.loop(channels) as o:
+        acc.store(0, bias.load(o))
+        group = fn.let(_quotient(o, per_group) * depth)
+        with fn.loop(kh) as ky:
+            iy = fn.let(y * w.stride[0] + ky * w.dilation[0] - w.padding[0])
+            with fn.when(_inside(iy, w.h)), fn.loop(kw) as kx:
+                ix = fn.let(xo * w.stride[1] + kx * w.dilation[1] - w.padding[2])
+                with fn.when(_inside(ix, w.w)):
+                    source = fn.let(((n * w.h + iy) * w.w + ix) * w.c + group)
+                    tap = ky * kw + kx
+                    first = fn.let(tap * channels + o if depthwise else (o * (kh * kw) + tap) * depth)
+                    with fn.loop(depth) as c:
+                        a = _centred(x, source + c, op.input_zero_point)
+                        b = _centred(weights, first + c, op.weight_zero_point)
+                        acc.store(0, acc.load(0) + a * b)
+        finish.store(((n * w.oh + y) * w.ow + xo) * channels + o, acc, o)
+
+
+def _inside(index: Expr, extent: int) -> Expr:
+    from tvm import tirx
+
+    return tirx.And(index >= i32(0), index < i32(extent))
+
+
+def _quotient(value: Expr, by: int) -> Expr:
+    from tvm import tirx
+
+    return value if by == 1 else tirx.truncdiv(value, i32(by))
+
+
+def plain_fully_connected(
+    fn: Function,
+    isa: Isa,
+    op: FullyConnected,
+    buffers: tuple[Buffer, Buffer, Buffer, Buffer],
+    x_shape: Shape,
+    outputs: int,
+) -> None:
+    """Rows of x times rows of the weights; buffers are x, weights, bias and the output."""
+    x, weights, bias, out = buffers
+    depth = x_shape[1]
+    finish, acc = _Finish(fn, isa, op.requant, outputs, out), fn.registers("int32")
+    with fn.loop(x_shape[0]) as n, fn.loop(outputs) as o:
+        acc.store(0, bias.load(o))
+        with fn.loop(depth) as i:
+            a = _centred(x, n * depth + i, op.input_zero_point)
+            acc.store(0, acc.load(0) + a * _centred(weights, o * depth + i, op.weight_zero_point))
+        finish.store(n * outputs + o, acc, o)
+
+
+def plain_matmul(
+    fn: Function, isa: Isa, op: MatMul, buffers: tuple[Buffer, Buffer, Buffer], a: Shape, b: Shape
+) -> None:
+    """Batched product; buffers are a, b and the output, shapes a's and b's."""
+    left, right, out = buffers
+    (batch, m, depth), n = a, b[2]
+    finish, acc = _Finish(fn, isa, op.requant, n, out), fn.registers("int32")
+    with fn.loop(batch) as z, fn.loop(m) as i, fn.loop(n) as j:
+        acc.store(0, i32(0))
+        with fn.loop(depth) as k:
+            p = _centred(left, (z * m + i) * depth + k, op.a_zero_point)
+            acc.store(0, acc.load(0) + p * _centred(right, (z * depth + k) * n + j, op.b_zero_point))
+        finish.store((z * m + i) * n + j, acc, j)

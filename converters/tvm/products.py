@@ -1,0 +1,134 @@
+"""Chooses between the fast and the plain kernel for convolutions and matrix products."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bitship.converters.tvm.depthwise import Depthwise, DepthwiseKernel
+from bitship.converters.tvm.gemm import GemmKernel, Product
+from bitship.converters.tvm.isa import Isa
+from bitship.converters.tvm.plain import plain_conv, plain_fully_connected, plain_matmul
+from bitship.converters.tvm.tir import Buffer, Function
+from bitship.converters.tvm.window import Window
+from bitship.graph.base import Array, Interval, Ints, Operand, TensorType
+from bitship.graph.dtypes import DType
+from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected, MatMul
+from bitship.graph.ops.conv import dot_range
+
+Reader = Callable[[int], Buffer]
+
+
+def reach(x: Operand, input_zero_point: int, weights: Ints, bias: Ints) -> int:
+    """Largest magnitude of ``bias + sum w * (x - zero point)``; weights [O, K], bias [O]."""
+    centred = Interval(x.range.lo - input_zero_point, x.range.hi - input_zero_point).union(Interval(0, 0))
+    known = Operand(TensorType(bias.shape, DType.INT32), Interval(0, 0), bias)
+    found = dot_range(centred, weights, known, (1,))
+    return max(abs(found.lo), abs(found.hi))
+
+
+def conv_window(
+    op: Conv2D | DepthwiseConv2D, x: tuple[int, ...], kernel: tuple[int, int], out: tuple[int, ...]
+) -> Window:
+    """Return the geometry of a convolution from its operands' shapes."""
+    return Window(x[0], x[1], x[2], x[3], out[1], out[2], kernel, op.stride, op.dilation, op.padding)
+
+
+def lower_conv(
+    fn: Function,
+    isa: Isa,
+    op: Conv2D,
+    x: Reader,
+    out: Buffer,
+    operands: tuple[Operand, Operand, Operand],
+    out_shape: tuple[int, ...],
+) -> None:
+    """conv2d; ``x`` declares operand i as a parameter."""
+    a, w, b = operands
+    o, kh, kw, depth = w.type.shape
+    window = conv_window(op, a.type.shape, (kh, kw), out_shape)
+    if w.value is None or b.value is None or a.type.dtype is not DType.INT8:
+        return plain_conv(fn, isa, op, (x(0), x(1), x(2), out), window)
+    weights = w.value.astype(np.int64) - op.weight_zero_point
+    bias = b.value.astype(np.int64)
+    row, column = op.dilation[0] * window.pw * window.c, op.dilation[1] * window.c
+    if op.groups == 1 and op.dilation[1] == 1:
+        runs, levels = weights.reshape(1, o, kh, kw * depth), ((kh, row), (1, 0))
+    else:
+        runs, levels = weights.reshape(op.groups, o // op.groups, kh * kw, depth), ((kh, row), (kw, column))
+    bound = reach(a, op.input_zero_point, weights.reshape(o, -1), bias)
+    product = Product(window, runs, bias, levels, depth, op.input_zero_point, op.requant, bound)
+    if not product.fits(isa):
+        return plain_conv(fn, isa, op, (x(0), x(1), x(2), out), window)
+    return GemmKernel(fn, isa, product, x(0), out).write()
+
+
+def lower_depthwise(
+    fn: Function,
+    isa: Isa,
+    op: DepthwiseConv2D,
+    x: Reader,
+    out: Buffer,
+    operands: tuple[Operand, Operand, Operand],
+    out_shape: tuple[int, ...],
+) -> None:
+    """depthwise_conv2d; ``x`` declares operand i as a parameter."""
+    a, w, b = operands
+    kh, kw, c, multiplier = w.type.shape
+    window = conv_window(op, a.type.shape, (kh, kw), out_shape)
+    if w.value is None or b.value is None or a.type.dtype is not DType.INT8 or multiplier != 1 or isa.k_step == 0:
+        return plain_conv(fn, isa, op, (x(0), x(1), x(2), out), window)
+    weights = w.value.astype(np.int64)[..., 0] - op.weight_zero_point
+    bias = b.value.astype(np.int64)
+    bound = reach(a, op.input_zero_point, weights.reshape(-1, c).T, bias)
+    task = Depthwise(window, weights, bias, op.input_zero_point, op.requant, bound)
+    if not task.fits():
+        return plain_conv(fn, isa, op, (x(0), x(1), x(2), out), window)
+    return DepthwiseKernel(fn, isa, task, x(0), out).write()
+
+
+def lower_fully_connected(
+    fn: Function,
+    isa: Isa,
+    op: FullyConnected,
+    x: Reader,
+    out: Buffer,
+    operands: tuple[Operand, Operand, Operand],
+) -> None:
+    """fully_connected; ``x`` declares operand i as a parameter."""
+    a, w, b = operands
+    if w.value is not None and b.value is not None and a.type.dtype is DType.INT8:
+        weights, bias = w.value.astype(np.int64) - op.weight_zero_point, b.value.astype(np.int64)
+        bound = reach(a, op.input_zero_point, weights, bias)
+        product = _rows(a.type.shape[0], weights, bias, op.input_zero_point, op.requant, bound)
+        if product.fits(isa):
+            return GemmKernel(fn, isa, product, x(0), out).write()
+    return plain_fully_connected(fn, isa, op, (x(0), x(1), x(2), out), a.type.shape, w.type.shape[0])
+
+
+def lower_matmul(
+    fn: Function,
+    isa: Isa,
+    op: MatMul,
+    x: Reader,
+    out: Buffer,
+    operands: tuple[Operand, Operand],
+) -> None:
+    """matmul; ``x`` declares operand i as a parameter. A constant b of one batch is packed."""
+    a, b = operands
+    if b.value is not None and a.type.shape[0] == 1 and a.type.dtype is DType.INT8:
+        weights: Array = b.value[0].astype(np.int64).T - op.b_zero_point
+        bias = np.zeros(weights.shape[0], np.int64)
+        bound = reach(a, op.a_zero_point, weights, bias)
+        product = _rows(a.type.shape[1], weights, bias, op.a_zero_point, op.requant, bound)
+        if product.fits(isa):
+            return GemmKernel(fn, isa, product, x(0), out).write()
+    return plain_matmul(fn, isa, op, (x(0), x(1), out), a.type.shape, b.type.shape)
+
+
+def _rows(rows: int, weights: Ints, bias: Ints, zero_point: int, requant: object, bound: int) -> Product:
+    from bitship.graph.ops import Rescale
+
+    assert requant is None or isinstance(requant, Rescale)
+    o, depth = weights.shape
+    window = Window(1, 1, rows, depth, 1, rows)
+    return Product(window, weights.reshape(1, o, 1, depth), bias, ((1, 0), (1, 0)), 0, zero_point, requant, bound)

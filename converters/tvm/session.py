@@ -1,0 +1,57 @@
+"""A converted graph on this machine: the shared library through ctypes, one thread."""
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+
+from bitship.errors import FormatError, PackageError
+from bitship.graph import Graph
+from bitship.graph.base import Array
+
+
+class TvmSession:
+    """Calls ``bitship_run`` of one library; the workspace is the library's own, so one run at a time."""
+
+    def __init__(self, path: Path, graph: Graph) -> None:
+        self._graph = graph
+        try:
+            self._library = ctypes.CDLL(str(path.resolve()))
+            self._run = self._library.bitship_run
+        except (OSError, AttributeError) as e:
+            raise FormatError(f"{path}: not a bitship library for this machine: {e}") from None
+        for what, ports in (("input", graph.inputs), ("output", graph.outputs)):
+            count = ctypes.c_uint32.in_dll(self._library, f"bitship_{what}s").value
+            sizes = (ctypes.c_uint32 * max(count, 1)).in_dll(self._library, f"bitship_{what}_bytes")
+            found, needed = list(sizes)[:count], [p.type.nbytes for p in ports]
+            if found != needed:
+                raise PackageError(f"{path}: {what}s have {found} bytes, the graph's have {needed}")
+        self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        self._in = (ctypes.c_void_p * max(len(graph.inputs), 1))()
+        self._out = (ctypes.c_void_p * max(len(graph.outputs), 1))()
+
+    def run(self, *inputs: Array) -> tuple[Array, ...]:
+        """Return the outputs for inputs of the graph's shapes and dtypes."""
+        self._graph.check_inputs(inputs)
+        held = [np.ascontiguousarray(a) for a in inputs]
+        outputs = tuple(np.empty(p.type.shape, p.type.dtype.numpy) for p in self._graph.outputs)
+        for i, a in enumerate(held):
+            self._in[i] = a.ctypes.data
+        for i, a in enumerate(outputs):
+            self._out[i] = a.ctypes.data
+        self._run(self._in, self._out)
+        return outputs
+
+    def close(self) -> None:
+        """Forget the library; its pages stay mapped until the process ends, as other sessions may share them."""
+        del self._run
+
+
+def open_session(path: Path, graph: Graph) -> TvmSession:
+    """Load a library, or the one library in a folder; PackageError when there is none."""
+    if path.is_dir():
+        found = sorted(path.glob("lib*.so"))
+        if len(found) != 1:
+            raise PackageError(f"{path}: {len(found)} libraries named lib*.so, exactly one is needed")
+        path = found[0]
+    return TvmSession(path, graph)

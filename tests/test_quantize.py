@@ -1,0 +1,367 @@
+"""The torch quantizer: every op against PT2E's float simulation, networks against the float module, and refusals."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitship.errors import MissingDependencyError, QuantizationError
+from bitship.graph import Graph, spec
+from bitship.graph.base import Array
+from bitship.graph.ops import FullyConnected, Rescale, Rounding, Table, Transpose
+from bitship.quantization import Calibrator, Recipe, integerize, quantize, simulate
+from bitship.quantization.observers import mse_range, percentile_range
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torchao")
+nn = torch.nn
+F = torch.nn.functional
+X4 = (3, 8, 8)
+
+
+class Call(nn.Module):  # type: ignore[misc, name-defined]
+    """A function as a module."""
+
+    def __init__(self, function: Any, **parts: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *xs: Any) -> Any:
+        return self.function(self, *xs)
+
+
+def images(count: int, *shape: int, seed: int = 0) -> Any:
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed)) * 1.7 + 0.2
+
+
+def feed(graph: Graph, *xs: Any) -> tuple[Array, ...]:
+    """Quantize float inputs of batch 1 for the graph."""
+    fed = []
+    for x, port in zip(xs, graph.inputs, strict=True):
+        assert port.quant is not None
+        a = x.numpy().transpose(0, 2, 3, 1) if x.dim() == 4 else x.numpy()
+        q = np.rint(a / port.quant.scale) + port.quant.zero_point
+        fed.append(np.ascontiguousarray(np.clip(q, -128, 127).astype(np.int8)))
+    return tuple(fed)
+
+
+def run(graph: Graph, *xs: Any) -> list[Array]:
+    """Real outputs of the integer graph, in torch's axis order."""
+    results = []
+    for y, port in zip(spec.run(graph, *feed(graph, *xs)), graph.outputs, strict=True):
+        assert port.quant is not None
+        real = (y.astype(np.float64) - port.quant.zero_point) * port.quant.scale
+        results.append(real.transpose(0, 3, 1, 2) if real.ndim == 4 else real)
+    return results
+
+
+def sqnr(wanted: Array, found: Array) -> float:
+    return float(10 * np.log10((wanted**2).sum() / max(((wanted - found) ** 2).sum(), 1e-30)))
+
+
+def batches(*shapes: tuple[int, ...], count: int = 6) -> list[tuple[Any, ...]]:
+    return [tuple(images(1, *s, seed=10 * i + j) for j, s in enumerate(shapes)) for i in range(count)]
+
+
+def one_op(module: Any, *shapes: tuple[int, ...], lsb: int = 1, recipe: Recipe | None = None) -> Graph:
+    """Compare the integer graph with PT2E's own simulation on calibration and on other inputs."""
+    torch.manual_seed(0)
+    calibration = batches(*shapes)
+    converted = simulate(module.eval(), calibration, recipe or Recipe())
+    graph = integerize(converted, "one")
+    for xs in [*calibration, *[tuple(images(1, *s, seed=500 + i) for s in shapes) for i in range(3)]]:
+        wanted = converted(*xs)
+        for found, want, port in zip(
+            run(graph, *xs), wanted if isinstance(wanted, tuple) else (wanted,), graph.outputs, strict=True
+        ):
+            assert port.quant is not None
+            assert found.shape == tuple(want.shape)
+            assert np.abs(found - want.detach().numpy()).max() <= (lsb + 1e-3) * port.quant.scale
+    return graph
+
+
+def conv(*args: Any, **options: Any) -> Any:
+    torch.manual_seed(1)
+    return nn.Conv2d(*args, **options)
+
+
+OPS: dict[str, tuple[Any, tuple[tuple[int, ...], ...]]] = {
+    "conv": (lambda: conv(3, 5, 3), (X4,)),
+    "conv_same": (lambda: conv(3, 5, (4, 3), padding="same", dilation=2), (X4,)),
+    "conv_strided": (lambda: conv(3, 5, 3, stride=2, padding=1, bias=False), (X4,)),
+    "conv_dilated": (lambda: conv(3, 5, 3, dilation=(2, 1), padding=(2, 1)), (X4,)),
+    "conv_grouped": (lambda: conv(6, 8, 3, groups=2), ((6, 8, 8),)),
+    "conv_depthwise": (lambda: conv(6, 6, 3, groups=6, padding=1), ((6, 8, 8),)),
+    "conv_depth_multiplier": (lambda: conv(3, 9, 3, groups=3), (X4,)),
+    "conv_relu": (lambda: nn.Sequential(conv(3, 5, 3), nn.ReLU()), (X4,)),
+    "conv_relu6_in_place": (lambda: nn.Sequential(conv(3, 5, 3), nn.ReLU6(inplace=True)), (X4,)),
+    "conv_hardtanh": (lambda: nn.Sequential(conv(3, 5, 3), nn.Hardtanh(-0.5, 0.25)), (X4,)),
+    "conv_clamp": (lambda: Call(lambda m, x: m.c(x).clamp(-0.3, 0.7), c=conv(3, 5, 3)), (X4,)),
+    "conv_bn_relu": (lambda: nn.Sequential(conv(3, 5, 3), trained_bn(5), nn.ReLU()), (X4,)),
+    "bn_alone": (lambda: trained_bn(3), (X4,)),
+    "linear": (lambda: nn.Linear(12, 7), ((12,),)),
+    "linear_relu": (lambda: nn.Sequential(nn.Linear(12, 7, bias=False), nn.ReLU()), ((12,),)),
+    "linear_tokens": (lambda: nn.Linear(12, 7), ((5, 12),)),
+    "relu": (lambda: nn.ReLU(), (X4,)),
+    "relu6": (lambda: nn.ReLU6(), (X4,)),
+    "hardswish": (lambda: nn.Hardswish(), (X4,)),
+    "hardsigmoid": (lambda: nn.Hardsigmoid(), (X4,)),
+    "silu": (lambda: nn.SiLU(), (X4,)),
+    "sigmoid": (lambda: nn.Sigmoid(), (X4,)),
+    "tanh": (lambda: nn.Tanh(), (X4,)),
+    "gelu": (lambda: nn.GELU(), (X4,)),
+    "gelu_tanh": (lambda: nn.GELU("tanh"), (X4,)),
+    "leaky_relu": (lambda: nn.LeakyReLU(0.2), (X4,)),
+    "elu": (lambda: nn.ELU(), (X4,)),
+    "numbers": (lambda: Call(lambda m, x: x * 0.37), (X4,)),
+    "number_minus": (lambda: Call(lambda m, x: 1.5 - x), (X4,)),
+    "divided": (lambda: Call(lambda m, x: x / 3), (X4,)),
+    "add": (lambda: Call(lambda m, a, b: a + b), (X4, X4)),
+    "add_relu": (lambda: Call(lambda m, a, b: F.relu(a + b)), (X4, X4)),
+    "sub": (lambda: Call(lambda m, a, b: a - b), (X4, X4)),
+    "mul": (lambda: Call(lambda m, a, b: a * b), (X4, X4)),
+    "mul_broadcast": (lambda: Call(lambda m, a, b: a * b), (X4, (3, 1, 1))),
+    "mul_parameter": (
+        lambda: Call(lambda m, a: a * m.p, p=nn.Parameter(torch.linspace(-1, 2, 3)[:, None, None])),
+        (X4,),
+    ),
+    "max_pool": (lambda: nn.MaxPool2d(3, 2, 1), (X4,)),
+    "mean": (lambda: Call(lambda m, x: x.mean((2, 3))), (X4,)),
+    "mean_kept": (lambda: Call(lambda m, x: x.mean((2, 3), keepdim=True)), (X4,)),
+    "adaptive_one": (lambda: nn.AdaptiveAvgPool2d(1), (X4,)),
+    "concat": (lambda: Call(lambda m, a, b: torch.cat([a, b], 1)), (X4, (5, 8, 8))),
+    "pad": (lambda: Call(lambda m, x: F.pad(x, (1, 2, 0, 3))), (X4,)),
+    "pad_value": (lambda: nn.ConstantPad2d((1, 0, 2, 0), 0.5), (X4,)),
+    "nearest": (lambda: nn.Upsample(scale_factor=2), (X4,)),
+    "flatten": (lambda: nn.Flatten(), (X4,)),
+    "flatten_linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), (X4,)),
+    "view": (lambda: Call(lambda m, x: x.view(1, 6, 4, 8)), (X4,)),
+    "permute": (lambda: Call(lambda m, x: x.permute(0, 2, 3, 1)), (X4,)),
+    "transpose": (lambda: Call(lambda m, x: x.flatten(2).transpose(1, 2)), (X4,)),
+    "chunk": (lambda: Call(lambda m, x: torch.cat(x.chunk(2, 2)[::-1], 2)), (X4,)),
+    "pixel_shuffle": (lambda: nn.PixelShuffle(2), ((8, 4, 4),)),
+    "dropout": (lambda: nn.Sequential(nn.Dropout(0.5), nn.Identity(), nn.ReLU()), (X4,)),
+    "softmax": (lambda: nn.Softmax(-1), ((11,),)),
+    "softmax_channels": (lambda: nn.Softmax(1), (X4,)),
+    "matmul": (lambda: Call(lambda m, a, b: a @ b), ((5, 7), (7, 4))),
+    "two_outputs": (lambda: Call(lambda m, x: (F.relu(x), x * 2.0)), (X4,)),
+}
+
+
+def trained_bn(channels: int) -> Any:
+    bn = nn.BatchNorm2d(channels)
+    r = torch.Generator().manual_seed(3)
+    for t in (bn.weight.data, bn.bias.data, bn.running_mean, bn.running_var):
+        t.copy_(torch.rand(channels, generator=r) + 0.3)
+    return bn
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_every_op_is_within_one_step_of_the_float_simulation(name: str) -> None:
+    make, shapes = OPS[name]
+    one_op(make(), *shapes)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(2, count_include_pad=False),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Upsample(size=(5, 11), mode="bilinear", align_corners=True),
+        nn.Upsample(size=(13, 3)),
+    ],
+    ids=str,
+)
+def test_mixing_ops_are_within_one_step(module: Any) -> None:
+    one_op(module, X4)
+
+
+class SqueezeExcite(nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.down, self.up = nn.Conv2d(channels, 8, 1), nn.Conv2d(8, channels, 1)
+
+    def forward(self, x: Any) -> Any:
+        return x * F.hardsigmoid(self.up(F.relu(self.down(self.pool(x)))))
+
+
+class Block(nn.Module):  # type: ignore[misc, name-defined]
+    """Inverted residual of MobileNetV3 (arXiv 1905.02244)."""
+
+    def __init__(self, channels: int = 16) -> None:
+        super().__init__()
+        wide = channels * 3
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, wide, 1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.Hardswish(),
+            nn.Conv2d(wide, wide, 5, padding=2, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.Hardswish(inplace=True),
+            SqueezeExcite(wide),
+            nn.Conv2d(wide, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Any) -> Any:
+        return x + self.layers(x)
+
+
+class Residual(nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+
+    def forward(self, x: Any) -> Any:
+        identity = x
+        out = F.relu(self.bn(self.a(x)), inplace=True)
+        out = self.b(out)
+        out += identity
+        return F.relu(out)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "least"),
+    [(lambda: SqueezeExcite(16), (16, 8, 8), 33.0), (Block, (16, 8, 8), 33.0), (Residual, (8, 8, 8), 33.0)],
+    ids=["squeeze_excite", "mobilenet_v3_block", "residual"],
+)
+@pytest.mark.parametrize("calibrator", list(Calibrator))
+def test_blocks_keep_their_signal(make: Any, shape: tuple[int, ...], least: float, calibrator: Calibrator) -> None:
+    torch.manual_seed(2)
+    module = make().eval()
+    xs = images(24, *shape)
+    graph = quantize(module, [xs], Recipe(calibrator))
+    with torch.no_grad():
+        wanted = module(xs).numpy()
+    found = np.concatenate([run(graph, x[None])[0] for x in xs])
+    assert sqnr(wanted, found) > least
+    epilogues = [getattr(n.op, "requant", None) for n in graph.nodes]
+    assert {r.rounding for r in epilogues if r is not None} == {Rounding.SINGLE}
+
+
+def test_a_digits_network_keeps_its_accuracy() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    digits = datasets.load_digits()
+    x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 8 - 1
+    y = torch.tensor(digits.target)
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU6(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    )
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    for _ in range(40):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x[:1200]), y[:1200]).backward()
+        optimizer.step()
+    graph = quantize(net, [x[:64]])
+    assert net.training
+    net.eval()
+    with torch.no_grad():
+        wanted = net(x[1200:]).numpy()
+    found = np.concatenate([run(graph, image[None])[0] for image in x[1200:]])
+    truth = y[1200:].numpy()
+    float_accuracy = float((wanted.argmax(1) == truth).mean())
+    assert float_accuracy > 0.85
+    assert abs(float((found.argmax(1) == truth).mean()) - float_accuracy) < 0.015
+    assert sqnr(wanted, found) > 28
+
+
+def test_global_pool_and_flatten_need_no_transpose_and_one_reshape() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)).eval()
+    graph = quantize(net, batches(X4))
+    assert [n.op.name for n in graph.nodes] == ["conv2d", "reduce_sum", "reshape", "fully_connected"]
+    assert not any(isinstance(n.op, Transpose) for n in graph.nodes)
+
+
+def test_a_tiny_weight_channel_with_a_large_bias_keeps_its_bias() -> None:
+    layer = nn.Linear(4, 3)
+    layer.weight.data[1] *= 1e-12
+    layer.bias.data[:] = torch.tensor([0.1, 2.0, -0.3])
+    graph = quantize(layer.eval(), batches((4,)))
+    x = images(1, 4)
+    with torch.no_grad():
+        wanted = layer(x).numpy()
+    scale = graph.outputs[0].quant.scale if graph.outputs[0].quant else 0
+    assert np.abs(run(graph, x)[0] - wanted).max() < 2.5 * scale
+    assert isinstance(graph.nodes[-1].op, FullyConnected)
+
+
+def test_concat_operands_share_their_scale() -> None:
+    module = Call(lambda m, x: torch.cat([m.a(x), F.relu(m.b(x))], 1), a=conv(3, 4, 1), b=conv(3, 4, 3, padding=1))
+    graph = one_op(module, X4)
+    assert not any(isinstance(n.op, Rescale | Table) for n in graph.nodes)
+
+
+def test_histogram_ranges() -> None:
+    histogram = np.zeros(1000)
+    histogram[450:550] = 1000
+    histogram[0] = histogram[999] = 1
+    low, high = percentile_range(histogram, -10.0, 10.0, 99.9)
+    assert low == pytest.approx(-1.0, abs=0.05)
+    assert high == pytest.approx(1.0, abs=0.05)
+    low, high = mse_range(histogram, -10.0, 10.0)
+    assert -10 < low < -0.9
+    assert 0.9 < high < 10
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ([], "no inputs"),
+        ([torch.full((1, 3, 8, 8), float("nan"))], "not finite"),
+        ([torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 8)], "calibration item 1: shapes"),
+        ([torch.zeros(1, 3, 8, 8, dtype=torch.int32)], "float32"),
+        (["image"], "str"),
+    ],
+)
+def test_bad_calibration_is_refused(calibration: list[Any], message: str) -> None:
+    with pytest.raises(QuantizationError, match=message):
+        quantize(nn.Conv2d(3, 4, 3), calibration)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 6, 6])), r"layer_norm.*module '1'"),
+        (lambda: Call(lambda m, x: torch.sin(x)), r"aten.sin.default \(node 'sin'"),
+        (lambda: Call(lambda m, x: x if x.sum() > 0 else -x), "cannot follow"),
+        (lambda: nn.AvgPool2d(3, 2, ceil_mode=True), "ceil_mode"),
+        (lambda: nn.AdaptiveAvgPool2d(3), "must divide"),
+        (lambda: Call(lambda m, x: F.pad(x, (1, 1, 1, 1), mode="reflect")), "mode 'reflect'"),
+        (lambda: nn.Conv2d(4, 4, 3), "cannot follow"),
+    ],
+)
+def test_what_has_no_integer_form_is_named(make: Any, message: str) -> None:
+    with pytest.raises(QuantizationError, match=message):
+        quantize(make(), batches(X4))
+
+
+def test_recipes() -> None:
+    with pytest.raises(QuantizationError, match="int8-mse"):
+        quantize(nn.ReLU(), batches(X4), "int4")
+    with pytest.raises(QuantizationError, match="percentile"):
+        Recipe(percentile=10)
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str, package: str | None = None) -> Any:
+        raise ModuleNotFoundError(f"No module named '{name}'")
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(MissingDependencyError, match=r"bitship\[torch\]"):
+        quantize(nn.ReLU(), batches(X4))
