@@ -36,7 +36,7 @@ class FirmwareSession:
             copy = shutil.copy(library, folder)
             try:
                 self._lib = self._ffi.dlopen(copy)
-                digest = str(self._ffi.string(self._lib.model_digest), "ascii")
+                digest = bytes(self._ffi.buffer(self._lib.model_digest, 64)).decode("ascii")
             except (OSError, AttributeError) as e:
                 raise PackageError(
                     f"{library}: not a firmware library of this machine ({e}); export it again"
