@@ -39,7 +39,7 @@ def _epilogue(r: Rng, channels: int, depth: int) -> Rescale | None:
     qmin = int(r.choice([-128, -128, zero_point, -100]))
     qmax = int(r.choice([127, 127, max(qmin, 60)]))
     many = channels if r.random() < 0.7 else 1
-    rounding = r.choice([Rounding.SINGLE, Rounding.DOUBLE])
+    rounding = Rounding.SINGLE if r.random() < 0.5 else Rounding.DOUBLE
     return requant(r, many, 1.0 / (60 * np.sqrt(depth)), rounding, zero_point, I8, qmin, qmax)
 
 
@@ -114,7 +114,7 @@ def products(r: Rng) -> Graph:
 def rescales(r: Rng, count: int) -> Graph:
     """Rescales whose factors, shifts, zero points and input ranges reach every form of the epilogue."""
     b = GraphBuilder("rescales")
-    outputs = []
+    outputs: list[str] = []
     while len(outputs) < count:
         channels = int(r.choice([1, 5, 16, 33]))
         many = channels if r.random() < 0.5 else 1
@@ -134,7 +134,7 @@ def rescales(r: Rng, count: int) -> Graph:
             tuple(map(int, shift)),
             input_zero_point=int(r.choice([0, 0, -7])),
             output_zero_point=int(r.choice([0, qmin, 9, -(1 << 20)])),
-            rounding=r.choice([Rounding.SINGLE, Rounding.DOUBLE]),
+            rounding=Rounding.SINGLE if r.random() < 0.5 else Rounding.DOUBLE,
             pre_shift=int(r.choice([0, 0, 5])),
             dtype=dtype,
             qmin=qmin,
