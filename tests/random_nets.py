@@ -42,9 +42,9 @@ class _Net:
         )
         return self.b.node("dw", op, x, self.weights(3, 3, c, 1), self.bias(c))
 
-    def add(self, a: str, b: str) -> str:
-        side = Rescale((1 << 30,), (0,), pre_shift=20, **_I32)  # type: ignore[arg-type]
-        op = Add(side, side, Rescale((1 << 30,), (-18,), rounding=Rounding.SINGLE))
+    def add(self, a: str, b: str, a_zero_point: int) -> str:
+        left, right = (Rescale((1 << 30,), (0,), zp, pre_shift=20, **_I32) for zp in (a_zero_point, 0))  # type: ignore[arg-type]
+        op = Add(left, right, Rescale((1 << 30,), (-18,), rounding=Rounding.SINGLE))
         return self.b.node("add", op, a, b)
 
 
@@ -71,7 +71,7 @@ def mobilenet_v2(size: int, width: float = 1.0, classes: int = 1000, blocks: int
                 y = net.conv(y, c, c * expand, 1, 1, zero_point, -128)
             y = net.depthwise(y, c * expand, s)
             y = net.conv(y, c * expand, out, 1, 1, -128, 0)
-            x = net.add(x, y) if s == 1 and c == out else y
+            x = net.add(x, y, zero_point) if s == 1 and c == out else y
             c, zero_point = out, 0
     last = max(1280, scaled(1280)) if blocks == len(_BLOCKS) else 4 * c
     x = net.conv(x, c, last, 1, 1, 0, -128)

@@ -4,27 +4,28 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from op_cases import CASES
 from random_nets import mobilenet_v2
 
 from bitship.converters.base import Numerics
-from bitship.converters.executorch import EXACT, ExecutorchConverter, open_session
+from bitship.converters.executorch import EXACT, FAST, NOTE, ExecutorchConverter, Note, open_session, xnnpack
 from bitship.errors import FormatError, GraphError, MissingDependencyError
 from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.ops import Clamp
 from bitship.targets import ConverterName, Target, TargetKind
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("executorch")
 
 TARGET = Target("any", "any", TargetKind.LINUX, "any", (ConverterName.EXECUTORCH,))
 
 
 def check(graph: Graph, feeds: list[tuple[Array, ...]], out: Path) -> None:
-    conversion = ExecutorchConverter().convert(graph, TARGET, out)
+    conversion = ExecutorchConverter(delegate=False).convert(graph, TARGET, out)
     assert conversion.artifacts[0].path == EXACT
     assert conversion.artifacts[0].numerics is Numerics.EXACT
     session = open_session(out / EXACT, graph)
@@ -46,8 +47,76 @@ def test_a_network_gives_the_bits_of_the_specification_and_the_same_bytes_twice(
     r = np.random.default_rng(1)
     shape = graph.inputs[0].type.shape
     check(graph, [(r.integers(-128, 128, shape).astype(np.int8),) for _ in range(3)], tmp_path / "a")
-    ExecutorchConverter().convert(graph, TARGET, tmp_path / "b")
+    ExecutorchConverter(delegate=False).convert(graph, TARGET, tmp_path / "b")
     assert (tmp_path / "a" / EXACT).read_bytes() == (tmp_path / "b" / EXACT).read_bytes()
+
+
+def test_the_xnnpack_program_is_marked_tolerant_and_measured(tmp_path: Path) -> None:
+    graph = mobilenet_v2(32, 0.25, 10, blocks=3)
+    conversion = ExecutorchConverter().convert(graph, TARGET, tmp_path / "a")
+    assert conversion.files == (EXACT, FAST, NOTE)
+    assert [a.numerics for a in conversion.artifacts] == [Numerics.EXACT, Numerics.TOLERANT]
+    note = msgspec.json.decode((tmp_path / "a" / NOTE).read_bytes(), type=Note)
+    assert note.delegates >= 1
+    assert note.difference is not None
+    assert note.difference.max_lsb <= 2
+    assert note.difference.equal > 0.9
+    assert note.difference.top1_agreement > 0.7
+    ExecutorchConverter().convert(graph, TARGET, tmp_path / "b")
+    assert (tmp_path / "a" / FAST).read_bytes() == (tmp_path / "b" / FAST).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("table_int8", "table has no float form"),
+        ("conv_weight_zero_point", "zero point 0"),
+        ("conv_int16_in", "int8"),
+        ("conv_int32_out", "int8"),
+        ("shift_right", "int8"),
+    ],
+)
+def test_without_an_xnnpack_program_the_conversion_says_why(name: str, reason: str, tmp_path: Path) -> None:
+    graph, _ = CASES[name]()
+    conversion = ExecutorchConverter().convert(graph, TARGET, tmp_path)
+    assert conversion.files == (EXACT, NOTE)
+    note = msgspec.json.decode((tmp_path / NOTE).read_bytes(), type=Note)
+    assert note.skipped is not None
+    assert reason in note.skipped
+
+
+FLOAT_FORMS = [
+    "conv_3x3_s2_rgb",
+    "conv_grouped",
+    "conv_5x3_dilated",
+    "dw_multiplier",
+    "dw_3x3_s2",
+    "fc",
+    "add_single",
+    "sub_tflite",
+    "add_broadcast",
+    "mul",
+    "mul_broadcast",
+    "max_pool_clamped",
+    "avg_pool_even",
+    "reduce_sum_mean",
+    "pad",
+    "slice_strided",
+    "rescale_int8",
+    "softmax",
+    "transpose_nhwc_nchw",
+    "reshape",
+    "clamp",
+]
+
+
+@pytest.mark.parametrize("name", FLOAT_FORMS)
+def test_the_float_form_of_an_op_is_within_one_step(name: str) -> None:
+    graph, feeds = CASES[name]()
+    module = xnnpack.build_module(graph)
+    for inputs in feeds:
+        found = module(*(torch.from_numpy(x) for x in inputs))[0].numpy()
+        assert np.abs(found.astype(int) - spec.run(graph, *inputs)[0]).max() <= 1
 
 
 def test_inputs_and_constants_as_outputs_and_one_output_twice(tmp_path: Path) -> None:
@@ -61,7 +130,7 @@ def test_inputs_and_constants_as_outputs_and_one_output_twice(tmp_path: Path) ->
 
 def test_a_session_checks_its_inputs(tmp_path: Path) -> None:
     graph, _ = CASES["clamp"]()
-    ExecutorchConverter().convert(graph, TARGET, tmp_path)
+    ExecutorchConverter(delegate=False).convert(graph, TARGET, tmp_path)
     session = open_session(tmp_path / EXACT, graph)
     with pytest.raises(GraphError, match="is needed"):
         session.run(np.zeros((4, 33), np.int32))

@@ -84,7 +84,7 @@ class Weights:
     """Constant integer weights: int8, output channel first, one scale or one per output channel."""
 
     values: Array
-    scales: tuple[float, ...]
+    scales: tuple[float | Fraction, ...]
     zero_point: int = 0
 
 
@@ -105,11 +105,12 @@ class Integerizer:
         self.b = builder
         self._viewed: dict[str, str] = {}
 
-    def input(self, name: str, shape: Sequence[int], q: QParams) -> QuantizedTensor:
-        """Declare an int8 graph input; rank 4 is an image and becomes NHWC."""
+    def input(self, name: str, shape: Sequence[int], q: QParams, dtype: DType = DType.INT8) -> QuantizedTensor:
+        """Declare a graph input; rank 4 is an image and becomes NHWC. As uint8 its zero point is 128 higher."""
         shape, planes = tuple(shape), len(shape) == 4
         stored = tuple(shape[i] for i in TO_NHWC) if planes else shape
-        return QuantizedTensor(self.b.input(name, stored, DType.INT8, Quant(q.scale, q.zero_point)), shape, q, planes)
+        quant = Quant(q.scale, q.zero_point + (128 if dtype is DType.UINT8 else 0))
+        return QuantizedTensor(self.b.input(name, stored, dtype, quant), shape, q, planes)
 
     def constant(self, name: str, values: Array, q: QParams) -> QuantizedTensor:
         """Add an int8 constant given in the front end's order."""
@@ -193,7 +194,7 @@ class Integerizer:
             if abs(Fraction(real)) >= step * _BIAS_LIMIT:
                 wider = abs(real) / (x.q.scale * (_BIAS_LIMIT >> 2))
                 centred = values[c].astype(np.float64) - w.zero_point
-                values[c] = np.clip(np.rint(centred * (scales[c] / wider)) + w.zero_point, -128, 127)
+                values[c] = np.clip(np.rint(centred * (float(scales[c]) / wider)) + w.zero_point, -128, 127)
                 scales[c] = wider
                 step = Fraction(x.q.scale) * Fraction(wider)
             ints.append(functions.round_half_up(Fraction(real) / step))

@@ -27,6 +27,7 @@ from bitship.importers.integerize import (
     Limits,
     QParams,
     QuantizedTensor,
+    Weights,
     Window,
 )
 
@@ -63,6 +64,17 @@ def avg_pool(g: Integerizer, name: str, x: QuantizedTensor, window: Window, coun
         x = pad(g, f"{name}.pad", x, ((0, 0), (0, 0), (top, bottom), (left, right)), 0.0)
         padding = (0, 0, 0, 0)
     return g.result(g.b.node(name, AvgPool2D(window.kernel, window.stride, padding), x.name), x, x.q)
+
+
+def avg_pool_to(
+    g: Integerizer, name: str, x: QuantizedTensor, window: Window, count_padding: bool, out: QParams, limits: Limits
+) -> QuantizedTensor:
+    """Average of each window under other parameters, with one rounding where every window has the same count."""
+    if out == x.q or (any(window.padding) and not count_padding):
+        return g.requantize(f"{name}.out", avg_pool(g, name, x, window, count_padding), out, limits)
+    channels, count = x.shape[1], window.kernel[0] * window.kernel[1]
+    ones = Weights(np.ones((channels, 1, *window.kernel), np.int8), (Fraction(1, count),))
+    return g.conv2d(name, x, ones, None, window, channels, out, limits)
 
 
 def max_pool(g: Integerizer, name: str, x: QuantizedTensor, window: Window) -> QuantizedTensor:

@@ -5,11 +5,12 @@ from fractions import Fraction
 from typing import Any
 
 from bitship.errors import QuantizationError
-from bitship.importers import functions, shapes
+from bitship.importers import functions, pending, shapes
 from bitship.importers.functions import Function
-from bitship.importers.integerize import QParams, QuantizedTensor, Weights, Window
+from bitship.importers.integerize import QuantizedTensor, Weights, Window
+from bitship.importers.pending import Pending
 from bitship.quantization.catalogue import where
-from bitship.quantization.walk import Pending, Walk, argument
+from bitship.quantization.walk import Walk, argument
 
 Handler = Callable[[Walk, Any], Any]
 
@@ -67,13 +68,7 @@ def matmul(w: Walk, node: Any) -> Pending:
 
 def table(w: Walk, node: Any, function: Function) -> Pending:
     """Any function of one variable."""
-    x = w.quantized(node, node.args[0])
-
-    def emit(q: QParams, limits: tuple[float, float]) -> QuantizedTensor:
-        bound = functions.clamp(*limits)
-        return w.g.unary(node.name, x, lambda v: bound(function(v)), q)
-
-    return Pending(emit)
+    return pending.table(w.g, node.name, w.quantized(node, node.args[0]), function)
 
 
 def unary(function: Function) -> Handler:
@@ -120,17 +115,9 @@ def _binary(w: Walk, node: Any, method: Any, with_number: Callable[[float, bool]
     for i, number in enumerate(numbers):
         if number is not None:
             x = w.quantized(node, node.args[1 - i])
-            return _affine(w, node, x, with_number(number, i == 0))
+            return pending.table(w.g, node.name, x, with_number(number, i == 0))
     a, b = (w.quantized(node, arg) for arg in node.args[:2])
     return Pending(lambda q, ends: method(node.name, a, b, q, ends))
-
-
-def _affine(w: Walk, node: Any, x: QuantizedTensor, function: Function) -> Pending:
-    def emit(q: QParams, ends: tuple[float, float]) -> QuantizedTensor:
-        bound = functions.clamp(*ends)
-        return w.g.unary(node.name, x, lambda v: bound(function(v)), q)
-
-    return Pending(emit)
 
 
 def add(w: Walk, node: Any) -> Pending:
@@ -148,7 +135,7 @@ def rsub(w: Walk, node: Any) -> Pending:
     number = w.number(node.args[1])
     if number is None:
         raise QuantizationError(f"{where(node)}: the second operand must be a number")
-    return _affine(w, node, w.quantized(node, node.args[0]), functions.affine(-1.0, number))
+    return table(w, node, functions.affine(-1.0, number))
 
 
 def mul(w: Walk, node: Any) -> Pending:
@@ -162,7 +149,7 @@ def div(w: Walk, node: Any) -> Pending:
     if number is None or number == 0 or node.kwargs.get("rounding_mode"):
         raise QuantizationError(f"{where(node)}: only division by a number other than 0 has an integer form")
     divisor = Fraction(number)
-    return _affine(w, node, w.quantized(node, node.args[0]), lambda v: v / divisor)
+    return table(w, node, lambda v: v / divisor)
 
 
 def mean(w: Walk, node: Any) -> Pending:

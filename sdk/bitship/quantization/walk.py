@@ -1,7 +1,6 @@
 """Read a PT2E-quantized graph (dequantize, op, quantize) and write it with the integerizer."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,25 +8,10 @@ import numpy as np
 from bitship.errors import BitshipError, QuantizationError
 from bitship.graph import Graph, GraphBuilder, Quant, verify
 from bitship.graph.base import Array
-from bitship.importers.integerize import NO_LIMITS, Integerizer, Limits, QParams, QuantizedTensor, Weights
+from bitship.importers.integerize import Integerizer, QParams, QuantizedTensor, Weights
+from bitship.importers.pending import Pending
 from bitship.quantization.capture import fetch
 from bitship.quantization.catalogue import op_name, where
-
-Emit = Callable[[QParams, Limits], QuantizedTensor]
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A result whose quantization is not read yet; ``emit`` writes its op once it is."""
-
-    emit: Emit
-    limits: Limits = NO_LIMITS
-
-    def clamped(self, limits: Limits) -> "Pending":
-        """Return the same result under one more clamp."""
-        low, high = self.limits
-        clip = (min(max(limits[0], low), high), max(min(limits[1], high), low))
-        return replace(self, limits=clip)
 
 
 @dataclass(frozen=True)
