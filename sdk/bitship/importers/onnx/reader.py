@@ -157,7 +157,9 @@ def _declared(onnx: Any, value: Any) -> Port:
 def _operator(onnx: Any, node: Any, index: int, where: str) -> Operator:
     name = node.name or (node.output[0] if node.output else "")
     if node.domain not in _DOMAINS:
-        raise UnsupportedError(f"{where}: node {index} ({node.op_type} '{name}'): domain '{node.domain}' is not supported")
+        raise UnsupportedError(
+            f"{where}: node {index} ({node.op_type} '{name}'): domain '{node.domain}' is not supported"
+        )
     attributes: dict[str, Any] = {}
     for a in node.attribute:
         if a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
