@@ -13,6 +13,7 @@ from bitship.importers.pending import Pending
 from bitship.quantization.capture import fetch
 from bitship.quantization.catalogue import op_name, where
 
+
 @dataclass(frozen=True)
 class Real:
     """A float tensor that is not quantized: a graph input before its quantize, or a constant."""
