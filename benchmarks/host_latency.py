@@ -33,7 +33,7 @@ REFERENCE_ROUNDS = 3
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One runtime: milliseconds over the rounds, and how many times bitship's latency that is; or why it was not run."""
+    """One runtime: milliseconds over the rounds, and how many times bitship's latency that is; or why not."""
 
     name: str
     arithmetic: str

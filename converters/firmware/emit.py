@@ -227,7 +227,10 @@ def _node(p: Program, node: Node, calls: tuple[Call, ...], constants: _Constants
     for call in calls:
         arguments = [f"&{constants.name(call.params)}", *(_where(p, i, False) for i in call.operands)]
         if call.scratch_bytes:
-            arguments += [f"(void *)(arena + {p.plan.slots[scratch_name(node.output)].offset})", str(call.scratch_bytes)]
+            arguments += [
+                f"(void *)(arena + {p.plan.slots[scratch_name(node.output)].offset})",
+                str(call.scratch_bytes),
+            ]
         arguments.append(_where(p, call.output, True))
         lines += [
             f"    error = {call.function}({', '.join(arguments)});",

@@ -29,16 +29,18 @@ class FirmwareSession:
     def __init__(self, library: Path, graph: Graph) -> None:
         self._graph = graph
         self._lock = threading.Lock()
-        self._ffi = cffi.FFI()
+        self._ffi: Any = cffi.FFI()
         self._ffi.cdef(_API)
         self._lib: Any = None
         with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
             copy = shutil.copy(library, folder)
             try:
                 self._lib = self._ffi.dlopen(copy)
-                digest = self._ffi.string(self._lib.model_digest).decode()
+                digest = bytes(self._ffi.buffer(self._lib.model_digest, 64)).decode("ascii")
             except (OSError, AttributeError) as e:
-                raise PackageError(f"{library}: not a firmware library of this machine ({e}); export it again") from None
+                raise PackageError(
+                    f"{library}: not a firmware library of this machine ({e}); export it again"
+                ) from None
         if digest != graph.digest:
             raise PackageError(f"{library}: built from graph {digest[:12]}, {graph.digest[:12]} is expected")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitship.converters.tvm.isa import Isa
+from bitship.converters.tvm.narrow import interleaved, join
 from bitship.converters.tvm.requant import Epilogue
 from bitship.converters.tvm.tir import Buffer, Expr, Function, cast, const, intrinsic, shuffle
 from bitship.converters.tvm.window import Window, padded_input, store_vector
@@ -46,12 +47,6 @@ class Depthwise:
         return int((np.abs(self.start) + 128 * np.abs(self.weights).sum(axis=(0, 1))).max()) < 1 << 31
 
 
-def interleaved(lanes: int) -> tuple[list[int], list[int]]:
-    """Return which of 2 * lanes channels the low and the high unpack put into their int32 lanes."""
-    low = [8 * (i // 4) + i % 4 for i in range(lanes)]
-    return low, [c + 4 for c in low]
-
-
 class DepthwiseKernel:
     """Writes the kernel of one depthwise convolution for one level."""
 
@@ -64,8 +59,7 @@ class DepthwiseKernel:
         self.blocks = -(-self.window.c // self.width)
         order = np.arange(self.blocks * self.width).reshape(self.blocks, self.width)
         if self.paired:
-            low, high = interleaved(isa.lanes)
-            order = order[:, low + high]
+            order = order[:, interleaved(2, isa.lanes)]
         self.order = np.where(order < self.window.c, order, -1)
         start = np.where(self.order >= 0, op.start[self.order], 0)
         self.start = fn.constant(start.astype(np.int32))
@@ -122,17 +116,9 @@ class DepthwiseKernel:
             self._walk_taps(acc, base, b, pixels)
         target = fn.let(w.pixel(n, y, x0) * w.c + b * self.width)
         for i in range(pixels):
-            parts = [self.epilogue.apply(acc.load(i * halves + h), b * halves + h) for h in range(halves)]
-            value = fn.let(self._merge(parts))
+            parts = [fn.let(self.epilogue.scale(acc.load(i * halves + h), b * halves + h)) for h in range(halves)]
+            value = fn.let(join(fn, self.isa, self.op.requant, parts, interleaved(halves, lanes)))
             store_vector(self.out, target + i * w.c, value, self.width, used)
-
-    def _merge(self, parts: list[Expr]) -> Expr:
-        """Put the channels of the two halves back in order."""
-        if len(parts) == 1:
-            return parts[0]
-        low, high = interleaved(self.isa.lanes)
-        place = {c: i for i, c in enumerate(low + high)}
-        return shuffle([self.fn.let(p) for p in parts], [place[c] for c in range(self.width)])
 
     def _columns(self, pixels: int) -> dict[int, list[tuple[int, int]]]:
         """Return, for every column of the tile's window, the (pixel, kernel column) pairs that read it."""
@@ -186,8 +172,8 @@ class DepthwiseKernel:
         """Return ``acc[lane] + x[2 lane] * w[2 lane] + x[2 lane + 1] * w[2 lane + 1]``."""
         n = self.isa.lanes
         i32 = f"int32x{n}"
-        if self.isa.lanes == 16:
-            return acc + intrinsic(i32, "llvm.x86.avx512.pmaddw.d.512", x, w)
+        if self.isa.offset:
+            return intrinsic(i32, f"llvm.x86.avx512.vpdpwssd.{32 * n}", acc, x, w)
         return acc + intrinsic(i32, "llvm.x86.avx2.pmadd.wd", x, w)
 
 

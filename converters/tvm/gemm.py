@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from bitship.converters.tvm.isa import Isa
+from bitship.converters.tvm.narrow import channel_order, join
 from bitship.converters.tvm.requant import Epilogue
 from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, const, intrinsic, splat
 from bitship.converters.tvm.window import Window, padded_input, store_vector
@@ -78,16 +79,16 @@ class Panel:
 
 
 def panels(channels: int, lanes: int, widest: int) -> list[Panel]:
-    """Split channels into blocks of at most ``widest`` vectors, as even as possible; a ragged last block apart."""
+    """Split channels into blocks of ``widest`` vectors, then ever smaller powers of two; a ragged last block apart."""
     total = -(-channels // lanes)
-    blocks = -(-total // widest)
-    small, extra = divmod(total, blocks)
-    widths = [small + 1] * extra + [small] * (blocks - extra)
+    widths: list[int] = []
+    while sum(widths) < total:
+        widths.append(min(widest, 1 << ((total - sum(widths)).bit_length() - 1)))
     tail = channels - (total - 1) * lanes
     result: list[Panel] = []
     first = 0
     for i, width in enumerate(widths):
-        ragged = tail if i == blocks - 1 else lanes
+        ragged = tail if i == len(widths) - 1 else lanes
         last = result[-1] if result else None
         if last is not None and last.vectors == width and last.tail == ragged == lanes:
             result[-1] = replace(last, count=last.count + 1)
@@ -104,14 +105,18 @@ def split_rows(extent: int, most: int) -> tuple[int, int, int]:
     return rows, extent // rows, extent % rows
 
 
-def pack(weights: Ints, panel: Panel, isa: Isa) -> Array:
-    """Return [count, steps, vectors, lanes, k_step] of one group's weights [O, S, L] for a panel's blocks."""
+def pack(weights: Ints, panel: Panel, isa: Isa, order: list[int]) -> Array:
+    """Return [count, steps, vectors, lanes, k_step] of one group's weights [O, S, L] for a panel's blocks.
+
+    order  the channel in every slot of the vectors that are joined
+    """
     o, s, length = weights.shape
     steps = -(-length // isa.k_step)
     wanted = panel.first + panel.count * panel.vectors * isa.lanes
     full = np.zeros((max(o, wanted), s, steps * isa.k_step), np.int64)
     full[:o, :, :length] = weights
-    block = full[panel.first : wanted].reshape(panel.count, panel.vectors, isa.lanes, s * steps, isa.k_step)
+    dealt = full[panel.first : wanted].reshape(-1, len(order), s * steps, isa.k_step)[:, order]
+    block = dealt.reshape(panel.count, panel.vectors, isa.lanes, s * steps, isa.k_step)
     return block.transpose(0, 3, 1, 2, 4).astype(isa.element)
 
 
@@ -155,15 +160,23 @@ class Micro:
     def __init__(self, kernel: GemmKernel, panel: Panel) -> None:
         self.k, self.panel = kernel, panel
         fn, isa, p = kernel.fn, kernel.isa, kernel.product
-        self.weights = fn.constant(np.stack([pack(w, panel, isa) for w in p.weights]))
         width = panel.count * panel.vectors * isa.lanes
         start = np.zeros((p.groups, width), np.int64)
         last = min(width, kernel.per_group - panel.first)
         start[:, :last] = p.start(isa)[:, panel.first : panel.first + last]
-        self.start = fn.constant(start.astype(np.int32))
         slots = np.full((p.groups, width), -1)
         slots[:, :last] = np.arange(p.groups * kernel.per_group).reshape(p.groups, -1)[:, panel.first :][:, :last]
-        self.epilogue = Epilogue(fn, isa, p.requant, p.bound, slots.reshape(-1).tolist(), isa.lanes)
+        self.parts = min(panel.vectors, 4)
+        self.order = channel_order(self.parts, isa, p.requant)
+        dealt = self._deal(slots).reshape(-1).tolist()
+        self.start = fn.constant(self._deal(start).astype(np.int32))
+        self.weights = fn.constant(np.stack([pack(w, panel, isa, self.order) for w in p.weights]))
+        self.epilogue = Epilogue(fn, isa, p.requant, p.bound, dealt, isa.lanes)
+
+    def _deal(self, values: Ints) -> Ints:
+        """Bring [groups, channels of the panel] into slot order."""
+        dealt: Ints = values.reshape(-1, len(self.order))[:, self.order]
+        return dealt
 
     def tile(self, g: Expr, b: Expr, n: Expr, y: Expr, x0: Expr, rows: int) -> None:
         """Compute ``rows`` pixels from column x0 of output row y for block b of group g."""
@@ -181,11 +194,13 @@ class Micro:
         channel = g * k.per_group + b * (nv * lanes) + self.panel.first
         total = k.per_group * k.product.groups
         target = fn.let(pixel * total + channel)
-        for j in range(nv):
-            used = self.panel.tail if j == nv - 1 else lanes
+        for first in range(0, nv, self.parts):
+            used = self.parts * lanes - (lanes - self.panel.tail if first + self.parts == nv else 0)
             for i in range(rows):
-                value = self.epilogue.apply(acc.load(i * nv + j), block + j)
-                store_vector(k.out, target + (i * total + j * lanes), fn.let(value), lanes, used)
+                vectors = range(first, first + self.parts)
+                scaled = [fn.let(self.epilogue.scale(acc.load(i * nv + j), block + j)) for j in vectors]
+                value = fn.let(join(fn, k.isa, k.product.requant, scaled, self.order))
+                store_vector(k.out, target + (i * total + first * lanes), value, self.parts * lanes, used)
 
     def _walk(self, acc: Buffer, base: Expr, weight: Expr, rows: int) -> None:
         k, fn = self.k, self.k.fn

@@ -2,9 +2,13 @@
 
 Three forms give the same bits; ``Epilogue`` picks the cheapest that is proven:
 
-even/odd  x86: 32 x 32 -> 64 products of the even and of the odd lanes, joined again after the shift. A shifted sum
-          needs only its low 32 bits, so a logical shift will do; SINGLE adds 2^60 first, which keeps it positive,
-          and takes ``2^60 >> down`` off again together with the zero point.
+single    x86, one shift: 32 x 32 -> 64 products of the even and of the odd lanes, joined again after the shift.
+          AVX-512 shifts arithmetically, with the zero point in the rounding constant. AVX2 has only logical 64-bit
+          shifts: 2^60 is added first, which keeps the sum positive, and ``2^60 >> down`` is taken off again together
+          with the zero point. DOUBLE takes this form when the zero point
+          is the lowest output (a fused ReLU): below it every result is clamped away, and at or above it nested
+          floors join: ``floor((floor((p + 2^30) / 2^31) + 2^(r-1)) / 2^r) = floor((p + 2^30 + 2^(r+30)) / 2^(31+r))``.
+double    x86: the even and odd products' rounded high halves, then the second rounding in 32 bits.
 high      aarch64, DOUBLE: ``sqrdmulh`` is gemmlowp's rounding doubling high product.
 wide      every lane in 64 bits, the formula as the specification has it. Always right.
 
@@ -82,10 +86,13 @@ class Epilogue:
         assert self.rq is not None
         if self.lanes == 1:
             return "wide"
-        if self.rq.rounding is Rounding.SINGLE:
+        if self.rq.rounding is Rounding.SINGLE or self.rq.output_zero_point <= self.rq.qmin:
             most = 0 if self.shared else -1  # 0 needs the odd lanes shifted up, which all lanes must share
-            exact = self.bound < 1 << 29 and int(self.s.min()) >= -29 and int(self.s.max()) <= most
-            return "single" if self.isa.x86 and exact and abs(self.rq.output_zero_point) < 1 << 29 else "wide"
+            exact = self.bound < 1 << 29 and int(self.s.min()) >= -27 and int(self.s.max()) <= most
+            if self.isa.x86 and exact and abs(self.rq.output_zero_point) < 1 << 15:
+                return "single"
+        if self.rq.rounding is Rounding.SINGLE:
+            return "wide"
         left, right = np.maximum(self.s, 0), np.maximum(-self.s, 0)
         high = max(((self.bound << int(a)) * int(m) >> 31) + 1 for a, m in zip(left, self.m, strict=True))
         largest = high + (1 + 2 * abs(self.rq.output_zero_point) << int(right.max()))
@@ -102,7 +109,14 @@ class Epilogue:
         return self._coefficients(values[0::2], "int64"), self._coefficients(values[1::2], "int64")
 
     def apply(self, value: Expr, block: Index) -> Expr:
-        """Return the rescaled, clamped value in the output dtype for int32 accumulators.
+        """Return the rescaled, clamped value in the output dtype for int32 accumulators; see ``scale``."""
+        if self.rq is None:
+            return value
+        y = self.fn.let(self.scale(value, block))
+        return cast(clamp(y, self.rq.qmin, self.rq.qmax, "int32", self.lanes), self.rq.dtype.value, self.lanes)
+
+    def scale(self, value: Expr, block: Index) -> Expr:
+        """Return the rescaled int32 value with its zero point, which the caller clamps.
 
         value  int32 vector of ``lanes`` (its input zero point not yet taken off)
         block  index of the vector in the channel slots, in vectors
@@ -111,14 +125,12 @@ class Epilogue:
             return value
         rq, n = self.rq, self.lanes
         if self.form == "wide":
-            y = self._wide(value, block)
-            return cast(clamp(y, rq.qmin, rq.qmax, "int64", n), rq.dtype.value, n)
+            return cast(clamp(self._wide(value, block), rq.qmin, rq.qmax, "int64", n), "int32", n)
         if rq.input_zero_point:
             value = value - const(rq.input_zero_point, "int32", n)
         if rq.pre_shift:
             value = value << const(rq.pre_shift, "int32", n)
-        y = self._single(value, block) if self.form == "single" else self._double(value, block)
-        return cast(clamp(self.fn.let(y), rq.qmin, rq.qmax, "int32", n), rq.dtype.value, n)
+        return self._single(value, block) if self.form == "single" else self._double(value, block)
 
     def _prepare_wide(self) -> None:
         assert self.rq is not None
@@ -169,22 +181,33 @@ class Epilogue:
     def _prepare_single(self) -> None:
         assert self.rq is not None
         down = 31 - self.s
+        one = np.int64(1)
+        rounding = one << (down - 1)
+        if self.rq.rounding is Rounding.DOUBLE:
+            rounding = np.where(self.s < 0, rounding, 0) + (one << 30)
         self.multipliers = self._halves(self.m)
-        self.rounding = self._halves((np.int64(1) << (down - 1)) + (np.int64(1) << _OFFSET))
+        zero_point = abs(self.rq.output_zero_point)
+        self.arithmetic = self.isa.lanes == 16 and zero_point << int(down.max()) < 1 << 61
+        if self.arithmetic:
+            self.rounding = self._halves(rounding + (np.int64(self.rq.output_zero_point) << down))
+        else:
+            self.rounding = self._halves(rounding + (one << _OFFSET))
         self.downs = self._halves(down)
         self.odd_downs = self._halves(np.abs(down - 32))[1]
-        correction = self.rq.output_zero_point - (np.int64(1) << (_OFFSET - down))
+        correction = self.rq.output_zero_point - (one << (_OFFSET - down))
         self.correction = self._coefficients(correction, "int32")
 
     def _single(self, value: Expr, block: Index) -> Expr:
         n = self.lanes // 2
         even, odd = self._products(value, block)
-        even = bits(even + self.rounding[0].at(block, n), "uint64", n)
-        odd = bits(odd + self.rounding[1].at(block, n), "uint64", n)
-        by_even = bits(self.downs[0].at(block, n), "uint64", n)
-        by_odd = bits(self.odd_downs.at(block, n), "uint64", n)
+        dtype = "int64" if self.arithmetic else "uint64"
+        even = bits(even + self.rounding[0].at(block, n), dtype, n)
+        odd = bits(odd + self.rounding[1].at(block, n), dtype, n)
+        by_even = bits(self.downs[0].at(block, n), dtype, n)
+        by_odd = bits(self.odd_downs.at(block, n), dtype, n)
         shifted = odd << by_odd if int(self.s.max()) == 0 else odd >> by_odd
-        return self._joined(even >> by_even, shifted) + self.correction.at(block, self.lanes)
+        joined = self._joined(even >> by_even, shifted)
+        return joined if self.arithmetic else joined + self.correction.at(block, self.lanes)
 
     def _prepare_double(self) -> None:
         assert self.rq is not None

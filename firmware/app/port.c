@@ -1,4 +1,5 @@
-/* A board under a debugger or emulator: semihosting for files and the exit code, a timer of the chip as counter. */
+/* A board under a debugger or emulator: semihosting for files and the exit code, a timer of the chip as
+ * counter. */
 #include "port.h"
 
 #define SYS_OPEN 0x01u
@@ -84,7 +85,7 @@ uint32_t port_ticks(void) { return 0; }
 #define PATTERN 0xB175417Bu
 
 void port_stack_paint(void) {
-    uint32_t *here;
+    const uint32_t *here;
     __asm__ volatile("mov %0, sp" : "=r"(here));
     for (uint32_t *word = __stack_limit; word < here - 8; word++) {
         *(volatile uint32_t *)word = PATTERN;
@@ -92,9 +93,10 @@ void port_stack_paint(void) {
 }
 
 int32_t port_stack_bytes(void) {
-    const volatile uint32_t *word = __stack_limit;
-    while (word < __stack_top && *word == PATTERN) {
-        word++;
+    const uint32_t bytes = address(__stack_top) - address(__stack_limit);
+    uint32_t free = 0;
+    while (free < bytes && ((const volatile uint32_t *)__stack_limit)[free / 4] == PATTERN) {
+        free += 4;
     }
-    return (int32_t)((uint32_t)(uintptr_t)__stack_top - (uint32_t)(uintptr_t)word);
+    return (int32_t)(bytes - free);
 }

@@ -1,8 +1,8 @@
 /* Runs the model on every record of an inputs file and writes an outputs file: `image INPUTS OUTPUTS`.
  *
- * All words are 32-bit little endian; every crc is CRC-32 (IEEE 802.3) of the bytes before it in the same part.
- *   inputs   "BSIN", number of records, bytes of a record, crc; then each record: all inputs in order, crc
- *   outputs  "BSOU", arena bytes, bytes of a record's outputs, digest (64 hexadecimal characters), crc;
+ * All words are 32-bit little endian; every crc is CRC-32 (IEEE 802.3) of the bytes before it in the same
+ * part. inputs   "BSIN", number of records, bytes of a record, crc; then each record: all inputs in order,
+ * crc outputs  "BSOU", arena bytes, bytes of a record's outputs, digest (64 hexadecimal characters), crc;
  *            then each record: model_run's result, counter ticks, all outputs in order, crc;
  *            then "BSND", number of records, stack bytes, crc
  */
@@ -12,8 +12,9 @@
 #include <string.h>
 
 static uint32_t crc32(uint32_t crc, const void *data, int32_t bytes) {
-    static const uint32_t table[16] = {0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu, 0x76DC4190u, 0x6B6B51F4u,
-                                       0x4DB26158u, 0x5005713Cu, 0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu,
+    static const uint32_t table[16] = {0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu,
+                                       0x76DC4190u, 0x6B6B51F4u, 0x4DB26158u, 0x5005713Cu,
+                                       0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu,
                                        0x9B64C2B0u, 0x86D3D2D4u, 0xA00AE278u, 0xBDBDF21Cu};
     const uint8_t *p = (const uint8_t *)data;
     crc = ~crc;

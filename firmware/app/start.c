@@ -1,4 +1,5 @@
-/* Reset and faults of any Cortex-M: vector table, memory set-up, core features. The linker script gives the symbols. */
+/* Reset and faults of any Cortex-M: vector table, memory set-up, core features. The linker script gives the
+ * symbols. */
 #include "port.h"
 
 #include <stdint.h>
@@ -19,8 +20,8 @@ struct vector_table {
 
 __attribute__((section(".vectors"), used)) static const struct vector_table vectors = {
     __stack_top,
-    {port_reset, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault,
-     port_fault, port_fault, port_fault, port_fault, port_fault, port_fault}};
+    {port_reset, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault,
+     port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault}};
 
 static void port_fault(void) { port_exit(PORT_EXIT_FAULT); }
 

@@ -18,6 +18,9 @@
 #define ONE_TILE 1
 #define DEPTH_ALIGN 16
 
+/* Longest patch whose dot product with weights that still carry their zero point cannot leave int32. */
+#define RAW_DEPTH(dtype) ((dtype) == BITSHIP_INT16 ? 511 : 65536)
+
 /* Elements of one patch: taps times channels of a group. */
 static int32_t patch_depth(const struct bitship_window *p) {
     return p->kernel_h * p->kernel_w * (p->in_c / p->groups);
@@ -29,15 +32,11 @@ static int32_t patch_step(const struct bitship_window *p) {
     return p->tile == WIDE_TILE ? (depth + DEPTH_ALIGN - 1) / DEPTH_ALIGN * DEPTH_ALIGN : depth;
 }
 
-static int widens_weights(const struct bitship_window *p) {
-    return p->tile == WIDE_TILE || p->weight_zero_point != 0;
-}
-
 int32_t bitship_conv2d_scratch_bytes(const struct bitship_window *p) {
     if (p == NULL || p->groups < 1) {
         return 0;
     }
-    return patch_step(p) * 2 * (p->tile + (widens_weights(p) ? 2 : 0));
+    return patch_step(p) * 2 * (p->tile + (p->tile == WIDE_TILE ? 2 : 0));
 }
 
 /* out[i] = x[i] - zero_point */
@@ -46,6 +45,15 @@ static inline void centre_row(const void *x, int32_t dtype, int32_t n, int32_t z
     if (dtype == BITSHIP_INT16) { /* zero_point is 0 */
         memcpy(out, x, (size_t)n * 2);
         return;
+    }
+    if (BITSHIP_SCALAR) {
+        for (; n >= 4; n -= 4, x8 += 4, out += 4) {
+            const int32_t a = x8[0], b = x8[1], c = x8[2], d = x8[3];
+            out[0] = (int16_t)(a - zero_point);
+            out[1] = (int16_t)(b - zero_point);
+            out[2] = (int16_t)(c - zero_point);
+            out[3] = (int16_t)(d - zero_point);
+        }
     }
     for (int32_t i = 0; i < n; i++) {
         out[i] = (int16_t)(x8[i] - zero_point);
@@ -141,61 +149,82 @@ static void dot_wide(const struct bitship_window *p, const int16_t *patches, con
     }
 }
 
-/* acc[i] for n channels of one pixel, int8 weights as they are. */
+/* zero_point * the sum of a patch: what the weight zero point takes off every channel's dot product, modulo
+ * 2^32. */
+static uint32_t correction(const int16_t *patch, int32_t depth, int32_t zero_point) {
+    uint32_t sum = 0;
+    for (int32_t k = 0; zero_point != 0 && k < depth; k++) {
+        const int32_t v = patch[k];
+        sum += (uint32_t)v;
+    }
+    return sum * (uint32_t)zero_point;
+}
+
+/* bias + dot - off, modulo 2^32 on the way: only the total is proven to fit int32. */
+static inline int32_t total(int32_t bias, int32_t dot, uint32_t off) {
+    return (int32_t)((uint32_t)bias + (uint32_t)dot - off);
+}
+
+/* acc[i] for n channels of one pixel, int8 weights as they are, four channels at a time. */
 BITSHIP_CLONES
 static void dot_one(const struct bitship_window *p, const int16_t *patch, const int8_t *w,
-                    const int32_t *bias, int32_t n, int32_t *acc) {
-    const int32_t depth = patch_depth(p);
-    for (int32_t i = 0; i < n; i += 2) {
-        const int32_t next = i + 1 < n ? i + 1 : i;
-        const int8_t *w0 = w + (ptrdiff_t)i * depth, *w1 = w + (ptrdiff_t)next * depth;
-        int32_t s0 = bias[i], s1 = bias[next];
-        for (int32_t k = 0; k < depth; k++) {
-            s0 += patch[k] * w0[k];
-            s1 += patch[k] * w1[k];
+                    const int32_t *bias, int32_t n, uint32_t off, int32_t *acc) {
+    const ptrdiff_t depth = patch_depth(p);
+    for (int32_t i = 0; i < n; i += 4) {
+        const int32_t i1 = bitship_min(i + 1, n - 1), i2 = bitship_min(i + 2, n - 1),
+                      i3 = bitship_min(i + 3, n - 1);
+        const int8_t *w0 = w + i * depth, *w1 = w + i1 * depth, *w2 = w + i2 * depth, *w3 = w + i3 * depth;
+        int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        for (ptrdiff_t k = 0; k < depth; k++) {
+            const int32_t v = patch[k];
+            s0 += v * w0[k];
+            s1 += v * w1[k];
+            s2 += v * w2[k];
+            s3 += v * w3[k];
         }
-        acc[i] = s0;
-        acc[next] = s1;
+        acc[i3] = total(bias[i3], s3, off);
+        acc[i2] = total(bias[i2], s2, off);
+        acc[i1] = total(bias[i1], s1, off);
+        acc[i] = total(bias[i], s0, off);
     }
+}
+
+/* One element of two patches times two rows of weights. */
+static inline void step_2x2(const int16_t *x0, const int16_t *x1, const int8_t *w0, const int8_t *w1,
+                            int32_t k, int32_t *s) {
+    const int32_t a = x0[k], b = x1[k], c = w0[k], d = w1[k];
+    s[0] += a * c;
+    s[1] += a * d;
+    s[2] += b * c;
+    s[3] += b * d;
 }
 
 /* acc[pixel][i] for n channels, 2 pixels, int8 weights as they are. */
 static void dot_small(const struct bitship_window *p, const int16_t *patches, const int8_t *w,
-                      const int32_t *bias, int32_t n, int32_t *acc) {
+                      const int32_t *bias, int32_t n, const uint32_t *off, int32_t *acc) {
     const int32_t depth = patch_depth(p);
     for (int32_t i = 0; i < n; i += 2) {
         const int32_t next = i + 1 < n ? i + 1 : i;
-        const int16_t *x0 = patches, *x1 = patches + depth, *const end = patches + depth;
+        const int16_t *x0 = patches, *x1 = patches + depth, *const end = patches + (depth & ~3);
         const int8_t *w0 = w + (ptrdiff_t)i * depth, *w1 = w + (ptrdiff_t)next * depth;
-        int32_t s0 = bias[i], s1 = bias[next], s2 = s0, s3 = s1;
+        int32_t s[4] = {0, 0, 0, 0};
         while (x0 != end) {
-            const int32_t a = *x0++, b = *x1++, c = *w0++, d = *w1++;
-            s0 += a * c;
-            s1 += a * d;
-            s2 += b * c;
-            s3 += b * d;
+            step_2x2(x0, x1, w0, w1, 0, s);
+            step_2x2(x0, x1, w0, w1, 1, s);
+            step_2x2(x0, x1, w0, w1, 2, s);
+            step_2x2(x0, x1, w0, w1, 3, s);
+            x0 += 4;
+            x1 += 4;
+            w0 += 4;
+            w1 += 4;
         }
-        acc[i] = s0;
-        acc[next] = s1;
-        acc[BITSHIP_LANES + i] = s2;
-        acc[BITSHIP_LANES + next] = s3;
-    }
-}
-
-/* As dot_small (and dot_one), for weights with a zero point. */
-static void dot_centred(const struct bitship_window *p, const int16_t *patches, const int8_t *w,
-                        const int32_t *bias, int32_t n, int16_t *wide, int32_t *acc) {
-    const int32_t depth = patch_depth(p), second = depth * (p->tile - 1);
-    for (int32_t i = 0; i < n; i++) {
-        const int8_t *row = w + (ptrdiff_t)i * depth;
-        int32_t s0 = bias[i], s1 = bias[i];
-        widen_weights(row, row, depth, depth, p->weight_zero_point, wide);
-        for (int32_t k = 0; k < depth; k++) {
-            s0 += patches[k] * wide[k];
-            s1 += patches[second + k] * wide[k];
+        for (int32_t k = 0; k < (depth & 3); k++) {
+            step_2x2(x0, x1, w0, w1, k, s);
         }
-        acc[i] = s0;
-        acc[BITSHIP_LANES + i] = s1;
+        acc[i] = total(bias[i], s[0], off[0]);
+        acc[next] = total(bias[next], s[1], off[0]);
+        acc[BITSHIP_LANES + i] = total(bias[i], s[2], off[1]);
+        acc[BITSHIP_LANES + next] = total(bias[next], s[3], off[1]);
     }
 }
 
@@ -205,17 +234,19 @@ static void finish_tile(const struct bitship_window *p, int32_t group, const int
     int32_t acc[WIDE_TILE * BITSHIP_LANES];
     const int32_t channels = p->out_c / p->groups, depth = patch_depth(p),
                   dtype = bitship_finish_dtype(p->requant);
+    uint32_t off[SMALL_TILE] = {0, 0};
+    for (int32_t i = 0; p->tile != WIDE_TILE && i < p->tile; i++) {
+        off[i] = correction(patches + (ptrdiff_t)i * depth, depth, p->weight_zero_point);
+    }
     for (int32_t o = 0; o < channels; o += BITSHIP_LANES) {
         const int32_t n = bitship_min(BITSHIP_LANES, channels - o), first = group * channels + o;
         const int8_t *rows = w + (ptrdiff_t)first * depth;
         if (p->tile == WIDE_TILE) {
             dot_wide(p, patches, rows, bias + first, n, pixels, wide, acc);
-        } else if (p->weight_zero_point != 0) {
-            dot_centred(p, patches, rows, bias + first, n, wide, acc);
         } else if (p->tile == ONE_TILE) {
-            dot_one(p, patches, rows, bias + first, n, acc);
+            dot_one(p, patches, rows, bias + first, n, off[0], acc);
         } else {
-            dot_small(p, patches, rows, bias + first, n, acc);
+            dot_small(p, patches, rows, bias + first, n, off, acc);
         }
         for (int32_t pixel = 0; pixel < pixels; pixel++) {
             void *to = bitship_at_out(out, dtype, (at + pixel) * p->out_c + first);
@@ -241,6 +272,9 @@ static int check(const struct bitship_window *p, const int8_t *w, const void *x,
         return error;
     }
     if (p->x_dtype == BITSHIP_INT16 && p->input_zero_point != 0) {
+        return BITSHIP_ERROR_UNSUPPORTED;
+    }
+    if (p->tile != WIDE_TILE && p->weight_zero_point != 0 && patch_depth(p) > RAW_DEPTH(p->x_dtype)) {
         return BITSHIP_ERROR_UNSUPPORTED;
     }
     return scratch_bytes < bitship_conv2d_scratch_bytes(p) ? BITSHIP_ERROR_SCRATCH : BITSHIP_OK;

@@ -9,6 +9,14 @@ static inline void tap_s8(const int8_t *x, const int8_t *w, int32_t n, int32_t z
     }
 }
 
+/* The same with a weight zero point: the product may leave int16. */
+static inline void tap_s8_centred(const int8_t *x, const int8_t *w, int32_t n, int32_t zero_point,
+                                  int32_t weight_zero_point, int32_t *acc) {
+    for (int32_t i = 0; i < n; i++) {
+        acc[i] += (x[i] - zero_point) * (w[i] - weight_zero_point);
+    }
+}
+
 /* The same for any dtype and weight zero point, M output channels for each input channel. */
 static inline void tap_any(const struct bitship_window *p, const void *x, const int8_t *w, int32_t first,
                            int32_t n, int32_t multiplier, int32_t *acc) {
@@ -21,6 +29,33 @@ static inline void tap_any(const struct bitship_window *p, const void *x, const 
     }
 }
 
+/* acc[4] of four channels, sums in registers; x[at] is the first of them at tap (0, 0), which may be padding.
+ */
+static inline void quad(const struct bitship_window *p, const int8_t *x, ptrdiff_t at, const int8_t *w,
+                        int32_t weight_zero_point, const int32_t *bias, struct bitship_taps rows,
+                        struct bitship_taps cols, int32_t *acc) {
+    const ptrdiff_t right = (ptrdiff_t)p->dilation_w * p->in_c,
+                    down = (ptrdiff_t)p->dilation_h * p->in_w * p->in_c;
+    const int32_t zero_point = p->input_zero_point, channels = p->out_c;
+    int32_t s0 = bias[0], s1 = bias[1], s2 = bias[2], s3 = bias[3];
+    for (int32_t i = rows.first; i < rows.last; i++) {
+        const int8_t *v = x + (at + i * down + cols.first * right);
+        const int8_t *t = w + (ptrdiff_t)(i * p->kernel_w + cols.first) * channels;
+        for (int32_t j = cols.last - cols.first; j > 0; j--) {
+            s0 += (v[0] - zero_point) * (t[0] - weight_zero_point);
+            s1 += (v[1] - zero_point) * (t[1] - weight_zero_point);
+            s2 += (v[2] - zero_point) * (t[2] - weight_zero_point);
+            s3 += (v[3] - zero_point) * (t[3] - weight_zero_point);
+            v += right;
+            t += channels;
+        }
+    }
+    acc[0] = s0;
+    acc[1] = s1;
+    acc[2] = s2;
+    acc[3] = s3;
+}
+
 /* acc[n] of output channels from `first` on at output pixel (y, x) of one image. */
 BITSHIP_CLONES
 static void pixel(const struct bitship_window *p, const void *image, const int8_t *w, const int32_t *bias,
@@ -29,7 +64,20 @@ static void pixel(const struct bitship_window *p, const void *image, const int8_
     const struct bitship_taps rows = bitship_taps(top, p->dilation_h, p->kernel_h, p->in_h);
     const struct bitship_taps cols = bitship_taps(left, p->dilation_w, p->kernel_w, p->in_w);
     const int32_t multiplier = p->out_c / p->in_c;
-    const int plain = p->x_dtype == BITSHIP_INT8 && p->weight_zero_point == 0 && multiplier == 1;
+    const int bytes = p->x_dtype == BITSHIP_INT8 && multiplier == 1;
+    const int plain = bytes && p->weight_zero_point == 0;
+    if (BITSHIP_SCALAR && bytes && n % 4 == 0) {
+        for (int32_t i = 0; i < n; i += 4) {
+            const ptrdiff_t at = ((ptrdiff_t)top * p->in_w + left) * p->in_c + first + i;
+            if (!plain) {
+                quad(p, (const int8_t *)image, at, w + first + i, p->weight_zero_point, bias + first + i,
+                     rows, cols, acc + i);
+                continue;
+            }
+            quad(p, (const int8_t *)image, at, w + first + i, 0, bias + first + i, rows, cols, acc + i);
+        }
+        return;
+    }
     for (int32_t i = 0; i < n; i++) {
         acc[i] = bias[first + i];
     }
@@ -42,6 +90,9 @@ static void pixel(const struct bitship_window *p, const void *image, const int8_
                 tap_s8((const int8_t *)from + first, tap + first, BITSHIP_LANES, p->input_zero_point, acc);
             } else if (plain) {
                 tap_s8((const int8_t *)from + first, tap + first, n, p->input_zero_point, acc);
+            } else if (bytes) {
+                tap_s8_centred((const int8_t *)from + first, tap + first, n, p->input_zero_point,
+                               p->weight_zero_point, acc);
             } else {
                 tap_any(p, from, tap, first, n, multiplier, acc);
             }

@@ -19,11 +19,15 @@
 #define BITSHIP_CLONES
 #endif
 
-/* Lanes of a block: RAM on the stack is 4 bytes each, a few blocks deep. */
+/* Lanes of a block: RAM on the stack is 4 bytes each, a few blocks deep. A microcontroller's scalar core
+ * prefers branches and registers (BITSHIP_SCALAR) where a vectorising compiler wants straight lines over
+ * memory. */
 #if defined(__arm__) || defined(__riscv)
 #define BITSHIP_LANES 16
+#define BITSHIP_SCALAR 1
 #else
 #define BITSHIP_LANES 64
+#define BITSHIP_SCALAR 0
 #endif
 
 static inline int32_t bitship_min(int32_t a, int32_t b) { return a < b ? a : b; }

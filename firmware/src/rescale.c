@@ -22,6 +22,20 @@ static inline int32_t twice(int32_t v, int32_t m, int32_t right) {
     return (high >> right) + ((high & mask) > (mask >> 1) + (high < 0));
 }
 
+/* The same with branches in place of masks. A tie below zero goes down: h - 1 rounds half up where h rounds
+ * half away; h is above INT32_MIN because m is below 2^31. */
+static inline int32_t twice_scalar(int32_t v, int32_t m, int32_t shift) {
+    if (shift > 0) {
+        v = (int32_t)((uint32_t)v << shift);
+    }
+    int32_t high = (int32_t)(uint32_t)((uint64_t)((int64_t)v * m + ((int64_t)1 << 30)) >> 31);
+    if (shift < 0) {
+        high -= high < 0;
+        high = (high >> -shift) + ((high >> (-shift - 1)) & 1);
+    }
+    return high;
+}
+
 /* (v - zero_point) << pre_shift; the range proof says that this fits int32. */
 static inline int32_t centre(int32_t v, int32_t zero_point, int32_t pre_shift) {
     return (int32_t)(((uint32_t)v - (uint32_t)zero_point) << pre_shift);
@@ -38,10 +52,15 @@ static inline void rescale_double(const struct bitship_rescale *r, const int32_t
                                   int32_t step, int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
     const int32_t izp = r->input_zero_point, pre = r->pre_shift, ozp = r->output_zero_point;
     for (int32_t i = 0; i < n; i++) {
-        int32_t shift = s[i * step];
-        int32_t left = shift > 0 ? shift : 0, right = shift < 0 ? -shift : 0;
-        int32_t v = (int32_t)((uint32_t)centre(lanes[i], izp, pre) << left);
-        lanes[i] = place(twice(v, m[i * step], right), lo, hi, ozp);
+        const int32_t shift = s[i * step];
+        int32_t v = centre(lanes[i], izp, pre);
+        if (BITSHIP_SCALAR) {
+            v = twice_scalar(v, m[i * step], shift);
+        } else {
+            const int32_t left = shift > 0 ? shift : 0, right = shift < 0 ? -shift : 0;
+            v = twice((int32_t)((uint32_t)v << left), m[i * step], right);
+        }
+        lanes[i] = place(v, lo, hi, ozp);
     }
 }
 

@@ -48,10 +48,10 @@ def _charts(reports: Sequence[Report]) -> list[tuple[str, str]]:
     groups: dict[tuple[str, str, str], list[tuple[str, tuple[float, ...]]]] = {}
     for r in reports:
         for s in r.samples:
-            if s.unit == "B":
-                continue
             groups.setdefault((s.name, s.unit, s.kind.value), []).append((f"{r.package} ({r.artifact})", s.values))
-    return [(f"{n} in {u}, {k}: every sample", _strip(rows, u)) for (n, u, k), rows in groups.items()]
+    return [
+        (f"{n if n == u else f'{n} in {u}'}, {k}: every sample", _strip(rows, u)) for (n, u, k), rows in groups.items()
+    ]
 
 
 def _strip(rows: list[tuple[str, tuple[float, ...]]], unit: str) -> str:

@@ -101,7 +101,7 @@ def test_an_image_of_another_graph_is_refused(board: str, tmp_path: Path) -> Non
     graph, _ = CASES["clamp"]()
     FirmwareConverter().convert(graph, targets.load(board), tmp_path)
     other, rows = CASES["table_int8"]()
-    with pytest.raises(DeviceError, match="ended with code 4|another graph"):
+    with pytest.raises(DeviceError, match=r"ended with code 4|another graph"):
         QemuDevice(targets.load(board), 60).run(tmp_path / "model.elf", other, rows)
 
 

@@ -85,10 +85,11 @@ def encode_inputs(rows: Sequence[tuple[Array, ...]], record_bytes: int) -> bytes
     return b"".join(parts)
 
 
-def decode_outputs(
-    data: bytes, graph: Graph, count: int, where: str
-) -> tuple[list[tuple[Array, ...]], list[int], int, int]:
-    """Return (outputs, ticks, stack bytes, arena bytes) from the file the runner wrote; DeviceError when it is wrong."""
+Decoded = tuple[list[tuple[Array, ...]], list[int], int, int]
+
+
+def decode_outputs(data: bytes, graph: Graph, count: int, where: str) -> Decoded:
+    """Return (outputs, ticks, stack bytes, arena bytes) from the runner's file; DeviceError when it is wrong."""
     reader = _Reader(data, where)
     types = [p.type for p in graph.outputs]
     nbytes = sum(t.nbytes for t in types)

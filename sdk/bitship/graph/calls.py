@@ -141,12 +141,14 @@ def _geometry(x: TensorType, out: TensorType, kernel: Sequence[int], op: Any) ->
 def _dot(
     op: Any, geometry: dict[str, CValue], x: TensorType, depth: int, pixels: int, tile: int
 ) -> tuple[CStruct, int]:
-    """Return the parameters of a conv2d call and its scratch in bytes (the C function's own formula)."""
+    """Return the parameters of a conv2d call and its scratch in bytes (bitship_conv2d_scratch_bytes)."""
     if x.dtype is DType.INT16 and op.input_zero_point != 0:
         raise UnsupportedError(f"{op.name}: an int16 input with zero point {op.input_zero_point}; 0 is allowed")
     tile = 1 if pixels == 1 else tile
+    if op.weight_zero_point and depth > (511 if x.dtype is DType.INT16 else 65536):
+        tile = WIDE_TILE  # small tiles' raw sums could leave int32
     step = -(-depth // 16) * 16 if tile == WIDE_TILE else depth
-    widened = 2 if tile == WIDE_TILE or op.weight_zero_point else 0
+    widened = 2 if tile == WIDE_TILE else 0
     params = _window(
         x,
         **geometry,
@@ -207,14 +209,8 @@ def _matmul(op: ops.MatMul, out: TensorType, types: Types, tile: int) -> tuple[s
 
 def _rescale_op(op: ops.Rescale, out: TensorType, types: Types, tile: int) -> tuple[str, CStruct, int]:
     channels = out.shape[-1] if out.shape else 1
-    params = _struct(
-        "rescale_op",
-        x_dtype=_dtype(types[0].dtype),
-        rows=out.size // channels,
-        channels=channels,
-        requant=_rescale(op),
-    )
-    return "rescale", params, 0
+    extents: dict[str, CValue] = {"rows": out.size // channels, "channels": channels}
+    return "rescale", _struct("rescale_op", x_dtype=_dtype(types[0].dtype), **extents, requant=_rescale(op)), 0
 
 
 def _binary(op: ops.Add | ops.Sub | ops.Mul, out: TensorType, types: Types, tile: int) -> tuple[str, CStruct, int]:

@@ -1,0 +1,5 @@
+"""``python -m bitship``: the command line."""
+
+from bitship.cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""The command line: what a user types and reads, errors as one line with exit code 2."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from op_cases import CASES
+
+from bitship.graph import save
+
+
+def run(*words: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "bitship", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.bitship"
+    save(CASES["conv_3x3"]()[0], path)
+    return path
+
+
+def test_inspect_shows_every_node_and_totals(model: Path) -> None:
+    text = run("inspect", str(model))
+    assert "conv2d" in text
+    assert "no accumulator can overflow" in text
+    found = json.loads(run("inspect", str(model), "--json"))
+    assert found["nodes"][0]["op"] == "conv2d"
+    assert found["macs"] == found["nodes"][0]["macs"] > 0
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz")
+def test_inspect_draws(model: Path, tmp_path: Path) -> None:
+    run("inspect", str(model), "--svg", str(tmp_path / "g.svg"), "--html", str(tmp_path / "g.html"))
+    assert (tmp_path / "g.svg").read_text().count("<svg") == 1
+    assert "conv2d" in (tmp_path / "g.html").read_text()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_export_bench_report_compare(model: Path, tmp_path: Path) -> None:
+    package, a, b = tmp_path / "pkg", tmp_path / "a.json", tmp_path / "b.json"
+    assert "firmware package for host" in run(
+        "export", str(model), "-t", "host", "--converter", "firmware", "-o", str(package)
+    )
+    assert "exact" in run("bench", str(package), "--runs", "5", "-o", str(a), "--html", str(tmp_path / "r.html"))
+    found = json.loads(run("bench", str(package), "--runs", "5", "-o", str(b), "--json"))
+    assert found[0]["bits"]["differing"] == 0
+    assert "latency" in run("report", str(a), str(b))
+    assert json.loads(run("compare", str(a), str(b), "--json"))[0]["unit"] == "ms"
+    assert (tmp_path / "r.html").is_file()
+    error = run("export", str(model), "-t", "host", "--converter", "firmware", "-o", str(package), code=2)
+    assert error.count("\n") == 1
+    assert "already exists" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "nowhere.tflite"], "no such file"),
+        (["inspect", "model.tflit"], "did you mean .tflite?"),
+        (["inspect", "no_such_module:f"], "cannot be imported"),
+        (["inspect", "json:nothing"], "no callable 'nothing'"),
+        (["bench", "nowhere"], "not a package"),
+        (["compare", "a.json", "b.json"], "cannot be read"),
+    ],
+)
+def test_errors_are_one_line(words: list[str], message: str) -> None:
+    error = run(*words, code=2)
+    assert error.startswith("bitship: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_module_without_calibration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("def make():\n    return object()\n")
+    monkeypatch.chdir(tmp_path)
+    assert "calibration is missing" in run("inspect", "mine:make", code=2)
+
+
+def test_targets_devices_doctor_answer_in_json() -> None:
+    names = {t["name"] for t in json.loads(run("targets", "--json"))}
+    assert {"host", "mps2-an386", "mps3-an547", "microbit"} <= names
+    assert any(d["device"] == "host" for d in json.loads(run("devices", "--json")))
+    assert all({"name", "found", "disables", "install"} <= set(c) for c in json.loads(run("doctor", "--json")))
+
+
+def test_help_names_every_command_and_version_is_said() -> None:
+    text = run("--help")
+    for command in (
+        "quantize",
+        "inspect",
+        "export",
+        "bench",
+        "compare",
+        "report",
+        "targets",
+        "devices",
+        "doctor",
+        "demo",
+    ):
+        assert command in text
+    assert run("--version").startswith("bitship ")
+
+
+def test_importing_bitship_loads_no_heavy_package() -> None:
+    heavy = ("torch", "tvm", "executorch", "onnx", "matplotlib", "jinja2")
+    code = f"import sys, bitship; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

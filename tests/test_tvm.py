@@ -1,0 +1,218 @@
+"""The TVM converter: every op's bits on every instruction set of this machine, and on aarch64 under emulation."""
+
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fast_paths import extremes, products, rescales
+from merged_cases import merge
+from op_cases import CASES
+from random_nets import mobilenet_v2
+
+from bitship.converters.tvm import TvmConverter, TvmSession, dispatch, open_session
+from bitship.converters.tvm.isa import LEVELS, host_levels
+from bitship.converters.tvm.narrow import interleaved
+from bitship.errors import FormatError, GraphError, MissingDependencyError, PackageError, TargetError, UnsupportedError
+from bitship.graph import DType, Graph, GraphBuilder, spec
+from bitship.graph.base import Array
+from bitship.graph.ops import Clamp
+from bitship.targets import ConverterName, Target, TargetKind, load
+
+pytest.importorskip("tvm")
+
+HERE = [isa.name for isa in host_levels()]
+EMULATED = ["linux-aarch64", "linux-aarch64-dotprod"]
+
+
+def target_of(level: str) -> Target:
+    return Target(level, level, TargetKind.LINUX, level, (ConverterName.TVM,), (level,))
+
+
+def differing(graph: Graph, found: list[tuple[Array, ...]], wanted: list[tuple[Array, ...]]) -> dict[str, int]:
+    """Number of wrong elements of every output that has any."""
+    wrong: dict[str, int] = {}
+    for mine, reference in zip(found, wanted, strict=True):
+        for port, a, b in zip(graph.outputs, mine, reference, strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            if not np.array_equal(a, b):
+                wrong[port.name] = wrong.get(port.name, 0) + int(np.count_nonzero(a != b))
+    return wrong
+
+
+def check(graph: Graph, feeds: list[tuple[Array, ...]], level: str, out: Path) -> None:
+    TvmConverter().convert(graph, target_of(level), out)
+    session = open_session(out, graph)
+    assert differing(graph, [session.run(*f) for f in feeds], [spec.run(graph, *f) for f in feeds]) == {}
+
+
+@pytest.fixture(scope="module", params=HERE)
+def all_cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TvmSession]:
+    graph, _ = merge(list(CASES))
+    out = tmp_path_factory.mktemp(request.param)
+    TvmConverter().convert(graph, target_of(request.param), out)
+    yield open_session(out, graph)
+
+
+def test_every_case_gives_the_bits_of_the_specification(all_cases: TvmSession) -> None:
+    graph, feeds = merge(list(CASES))
+    found = [all_cases.run(*f) for f in feeds]
+    assert differing(graph, found, [spec.run(graph, *f) for f in feeds]) == {}
+
+
+@pytest.mark.parametrize("level", HERE)
+def test_channel_and_depth_tails_strides_groups_and_batches_are_exact(level: str, tmp_path: Path) -> None:
+    graph = products(np.random.default_rng(5))
+    check(graph, extremes(graph), level, tmp_path)
+
+
+@pytest.mark.parametrize("level", HERE)
+def test_random_rescales_of_every_form_are_exact(level: str, tmp_path: Path) -> None:
+    graph = rescales(np.random.default_rng(6), 60)
+    check(graph, extremes(graph), level, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("level", HERE)
+def test_more_random_products_and_rescales_are_exact(level: str, seed: int, tmp_path: Path) -> None:
+    graph = products(np.random.default_rng(100 + seed))
+    check(graph, extremes(graph), level, tmp_path / "products")
+    graph = rescales(np.random.default_rng(200 + seed), 100)
+    check(graph, extremes(graph), level, tmp_path / "rescales")
+
+
+@pytest.mark.parametrize("level", HERE)
+def test_a_network_is_exact_and_needs_no_tvm_where_it_runs(level: str, tmp_path: Path) -> None:
+    graph = mobilenet_v2(64, 0.35, 10)
+    check(graph, extremes(graph), level, tmp_path)
+    (library,) = tmp_path.glob("lib*.so")
+    assert b"libtvm" not in library.read_bytes()
+    assert b"TVM" not in library.read_bytes()
+
+
+@pytest.mark.parametrize("level", HERE[:1])
+def test_the_same_graph_gives_the_same_bytes(level: str, tmp_path: Path) -> None:
+    graph, _ = merge(list(CASES)[::6])
+    conversions = [TvmConverter().convert(graph, target_of(level), tmp_path / n) for n in ("a", "b")]
+    assert conversions[0] == conversions[1]
+    assert {"libcases.so", "runner"} == set(conversions[0].files)
+    for name in conversions[0].files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def run_files(
+    command: list[str], graph: Graph, feeds: list[tuple[Array, ...]], folder: Path
+) -> list[tuple[Array, ...]]:
+    """Run the runner on files that hold all feeds, and return what it wrote; its CRCs must fit."""
+    names = []
+    for i in range(len(graph.inputs)):
+        (folder / f"in{i}").write_bytes(b"".join(f[i].tobytes() for f in feeds))
+        names.append(f"in{i}")
+    names += [f"out{i}" for i in range(len(graph.outputs))]
+    done = subprocess.run([*command, *names], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    columns = []
+    for i, port in enumerate(graph.outputs):
+        data = (folder / f"out{i}").read_bytes()
+        assert f"output {i} {zlib.crc32(data):08x} {len(data)}\n" in done.stdout
+        columns.append(np.frombuffer(data, port.type.dtype.numpy).reshape(len(feeds), *port.type.shape))
+    return list(zip(*columns, strict=True))
+
+
+@pytest.mark.parametrize("name", EMULATED)
+def test_every_case_is_exact_on_aarch64_under_emulation(name: str, tmp_path: Path) -> None:
+    target = load(name)
+    assert target.emulator is not None
+    if not shutil.which(target.emulator.program) or not shutil.which(f"{target.triple}-gcc"):
+        pytest.skip("no cross compiler or emulator for aarch64")
+    for i, (graph, feeds) in enumerate(
+        [
+            merge(list(CASES)),
+            (g := products(np.random.default_rng(7)), extremes(g)),
+            (h := rescales(np.random.default_rng(8), 30), extremes(h)),
+        ]
+    ):
+        out = tmp_path / str(i)
+        TvmConverter().convert(graph, target, out)
+        found = run_files([target.emulator.program, "./runner"], graph, feeds, out)
+        assert differing(graph, found, [spec.run(graph, *f) for f in feeds]) == {}
+
+
+def small() -> Graph:
+    b = GraphBuilder("small")
+    return b.finish([(b.node("y", Clamp(-3, 3), b.input("x", (2, 3), DType.INT8)), None)])
+
+
+def test_the_runner_refuses_wrong_files_in_one_line(tmp_path: Path) -> None:
+    TvmConverter().convert(small(), target_of(HERE[0]), tmp_path)
+    (tmp_path / "in0").write_bytes(bytes(7))
+    for arguments in ([], ["in0"], ["in0", "out0"], ["missing", "out0"]):
+        done = subprocess.run(["./runner", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("runner: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_outputs_may_name_inputs_and_constants(tmp_path: Path) -> None:
+    b = GraphBuilder("ends")
+    x = b.input("x", (3,), DType.INT8)
+    c = b.constant("c", np.arange(5, dtype=np.int16))
+    graph = b.finish([(x, None), (c, None), (b.node("y", Clamp(0, 1), x), None)])
+    check(graph, [(np.array([-5, 0, 5], np.int8),)], HERE[0], tmp_path)
+
+
+def test_a_missing_tvm_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "tvm", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'bitship\[tvm\]'"):
+        TvmConverter().convert(small(), target_of(HERE[0]), tmp_path)
+
+
+def test_a_node_without_a_lowering_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(dispatch, "LOWERINGS", {})
+    with pytest.raises(UnsupportedError, match="node 'y': no lowering for clamp"):
+        TvmConverter().convert(small(), target_of(HERE[0]), tmp_path)
+
+
+def test_a_target_without_a_level_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"features are mmx; tvm needs one of: avx512vnni, .*neon"):
+        TvmConverter().convert(small(), target_of("mmx"), tmp_path)
+
+
+def test_opening_refuses_what_is_no_library_of_this_graph(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="0 libraries"):
+        open_session(tmp_path, small())
+    (tmp_path / "libx.so").write_bytes(b"no library")
+    with pytest.raises(FormatError, match="not a bitship library"):
+        open_session(tmp_path, small())
+    TvmConverter().convert(small(), target_of(HERE[0]), tmp_path / "a")
+    with pytest.raises(PackageError, match="the graph's have"):
+        open_session(tmp_path / "a", mobilenet_v2(32, 0.25, 10, blocks=2))
+    with pytest.raises(GraphError, match="1 needed"):
+        open_session(tmp_path / "a", small()).run()
+
+
+def test_the_host_target_takes_the_best_level_of_this_machine(tmp_path: Path) -> None:
+    conversion = TvmConverter().convert(small(), load("host"), tmp_path)
+    assert conversion.tools["isa"] == HERE[0]
+    assert conversion.footprint.arena_bytes > 0
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_dealing_channels_to_vectors_is_what_packing_undoes(parts: int, lanes: int) -> None:
+    order = interleaved(parts, lanes)
+    assert sorted(order) == list(range(parts * lanes))
+    vectors = np.array(order).reshape(parts, lanes // 4, 4)
+    assert vectors.transpose(1, 0, 2).reshape(-1).tolist() == list(range(parts * lanes))
+
+
+def test_every_level_names_what_the_kernels_need() -> None:
+    for name, isa in LEVELS.items():
+        assert isa.name == name
+        assert isa.lanes in (4, 8, 16)
+        assert isa.k_step in (0, 2, 4)
