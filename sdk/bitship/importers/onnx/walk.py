@@ -13,6 +13,7 @@ from bitship.importers.integerize import Integerizer, QParams, QuantizedTensor, 
 from bitship.importers.onnx.reader import Model, Operator, Port
 from bitship.importers.pending import Pending
 
+_MAX_COMPUTED = 1 << 24
 _EIGHT_BIT = ("int8", "uint8")
 _TO_INT8 = Rescale((1 << 30,), (1,), 128, 0)
 _TO_UINT8 = Rescale((1 << 30,), (1,), 0, 128, dtype=DType.UINT8, qmin=0, qmax=255)
@@ -94,9 +95,14 @@ class Walk:
             text = str(e)
             raise type(e)(text if text.startswith(self.where) else f"{self.where}: {node.where}: {text}") from None
         for name, value in zip(node.outputs, results if isinstance(results, list) else [results], strict=False):
+            if not name:
+                continue
+            if isinstance(value, np.ndarray) and value.size > _MAX_COMPUTED:
+                raise self.refuse(f"constant '{name}' has {value.size} elements; {_MAX_COMPUTED} are allowed here")
             if name in self.values:
                 raise FormatError(f"{self.where}: {node.where}: value '{name}' is defined twice")
             self.values[name] = value
+            self.unsigned.setdefault(name, any(self.unsigned.get(i, False) for i in node.inputs))
 
     def _needed(self, outputs: list[str]) -> set[int]:
         wanted, found = set(outputs), set()
@@ -161,6 +167,10 @@ class Walk:
         if not isinstance(value, QuantizedTensor):
             raise self.refuse(f"operand {index} '{self.node.inputs[index]}' is float; quantize the whole model")
         return value if q is None or q == value.q else replace(value, q=q)
+
+    def image_operand(self, index: int) -> QuantizedTensor:
+        """Return a quantized operand of rank 4, stored as NHWC."""
+        return self.g.image(self.tensor(index))
 
     def _declare(self, port: Port, q: QParams | None, dtype: str | None) -> QuantizedTensor:
         if q is None or dtype not in _EIGHT_BIT or (port.dtype != "float32" and port.dtype != dtype):
