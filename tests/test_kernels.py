@@ -1,11 +1,5 @@
 """The C kernels on this machine against the specification: every case, and odd shapes and roundings at random."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,24 +30,6 @@ def assert_exact(graph: Graph, feeds: list[tuple[Array, ...]]) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_gives_the_bits_of_the_specification(name: str) -> None:
     assert_exact(*CASES[name]())
-
-
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
-def test_a_build_for_the_oldest_processor_gives_the_same_bits(tmp_path: Path) -> None:
-    """The loader picks AVX2 copies here; this build has none, in a process of its own."""
-    firmware = Path(__file__).resolve().parents[1] / "firmware"
-    library = tmp_path / kernels.LIBRARY
-    sources = sorted(str(p) for p in (firmware / "src").glob("*.c"))
-    flags = ["-std=c99", "-O3", "-fPIC", "-shared", "-DBITSHIP_CLONES=", f"-I{firmware / 'include'}"]
-    subprocess.run(["cc", *flags, *sources, "-o", str(library)], check=True, timeout=120)
-    shutil.copy(firmware / "include" / "bitship" / kernels.HEADER, tmp_path)
-    script = (
-        "from op_cases import CASES\nfrom test_kernels import assert_exact\n"
-        "for make in CASES.values(): assert_exact(*make())"
-    )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = {**os.environ, kernels.OVERRIDE: str(library), "PYTHONPATH": path}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
 
 
 def rescaled(value: int, m: int, shift: int, rounding: Rounding) -> int:
