@@ -24,13 +24,14 @@
 /* Lanes of a block: RAM on the stack is 4 bytes each, a few blocks deep. A microcontroller's scalar core
  * prefers branches and registers (BITSHIP_SCALAR) where a vectorising compiler wants straight lines over
  * memory. */
+#if !defined(BITSHIP_SCALAR)
 #if defined(__arm__) || defined(__riscv)
-#define BITSHIP_LANES 16
 #define BITSHIP_SCALAR 1
 #else
-#define BITSHIP_LANES 64
 #define BITSHIP_SCALAR 0
 #endif
+#endif
+#define BITSHIP_LANES (BITSHIP_SCALAR ? 16 : 64)
 
 static inline int32_t bitship_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t bitship_max(int32_t a, int32_t b) { return a > b ? a : b; }
