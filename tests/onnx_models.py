@@ -174,3 +174,47 @@ def seeds() -> list[bytes]:
     """Models for fuzzing: the network in both formats."""
     with tempfile.TemporaryDirectory() as folder:
         return [quantized_network(Path(folder), qdq, True, qdq)[0] for qdq in (True, False)]
+
+
+_EXTREMES = [0, 1, -1, 2, 127, -128, 255, 1 << 16, 1 << 20, 1 << 31, -(1 << 31), (1 << 63) - 1, -(1 << 63)]
+
+
+def pervert(data: bytes, seed: list[int]) -> bytes:
+    """A well-formed model with a few attributes, operands, shapes, dtypes, bytes or op types changed."""
+    import onnx
+
+    r = np.random.default_rng(seed)
+    proto = onnx.load_model_from_string(data)
+    g = proto.graph
+
+    def pick(items: Any) -> Any:
+        return items[int(r.integers(len(items)))]
+
+    for _ in range(int(r.integers(1, 5))):
+        node, tensor, value, kind = pick(g.node), pick(g.initializer), pick(_EXTREMES), int(r.integers(9))
+        at = int(r.integers(len(node.input)))
+        if kind == 0 and node.attribute:
+            attribute = pick(node.attribute)
+            if attribute.ints:
+                attribute.ints[int(r.integers(len(attribute.ints)))] = value
+            else:
+                attribute.i = value
+        elif kind == 1:
+            node.input[at] = pick(g.initializer).name
+        elif kind == 2:
+            node.input[at] = pick(g.node).output[0]
+        elif kind == 3 and tensor.dims:
+            tensor.dims[int(r.integers(len(tensor.dims)))] = value
+        elif kind == 4:
+            tensor.data_type = int(r.integers(23))
+        elif kind == 5 and tensor.raw_data:
+            raw = bytearray(tensor.raw_data)
+            raw[int(r.integers(len(raw)))] = int(r.integers(256))
+            tensor.raw_data = bytes(raw)
+        elif kind == 6:
+            node.op_type = pick(g.node).op_type
+        elif kind == 7 and len(node.input) > 1:
+            del node.input[at]
+        elif kind == 8:
+            g.input[0].type.tensor_type.shape.dim[int(r.integers(4))].dim_value = value
+    return bytes(proto.SerializeToString())
