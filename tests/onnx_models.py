@@ -185,36 +185,45 @@ def pervert(data: bytes, seed: list[int]) -> bytes:
 
     r = np.random.default_rng(seed)
     proto = onnx.load_model_from_string(data)
-    g = proto.graph
-
-    def pick(items: Any) -> Any:
-        return items[int(r.integers(len(items)))]
-
     for _ in range(int(r.integers(1, 5))):
-        node, tensor, value, kind = pick(g.node), pick(g.initializer), pick(_EXTREMES), int(r.integers(9))
-        at = int(r.integers(len(node.input)))
-        if kind == 0 and node.attribute:
-            attribute = pick(node.attribute)
-            if attribute.ints:
-                attribute.ints[int(r.integers(len(attribute.ints)))] = value
-            else:
-                attribute.i = value
-        elif kind == 1:
-            node.input[at] = pick(g.initializer).name
-        elif kind == 2:
-            node.input[at] = pick(g.node).output[0]
-        elif kind == 3 and tensor.dims:
-            tensor.dims[int(r.integers(len(tensor.dims)))] = value
-        elif kind == 4:
-            tensor.data_type = int(r.integers(23))
-        elif kind == 5 and tensor.raw_data:
-            raw = bytearray(tensor.raw_data)
-            raw[int(r.integers(len(raw)))] = int(r.integers(256))
-            tensor.raw_data = bytes(raw)
-        elif kind == 6:
-            node.op_type = pick(g.node).op_type
-        elif kind == 7 and len(node.input) > 1:
-            del node.input[at]
-        elif kind == 8:
-            g.input[0].type.tensor_type.shape.dim[int(r.integers(4))].dim_value = value
+        change = (_change_node, _change_tensor)[int(r.integers(2))]
+        change(proto.graph, r)
+    if r.integers(8) == 0:
+        dims = proto.graph.input[0].type.tensor_type.shape.dim
+        _pick(r, dims).dim_value = _pick(r, _EXTREMES)
     return bytes(proto.SerializeToString())
+
+
+def _pick(r: np.random.Generator, items: Any) -> Any:
+    return items[int(r.integers(len(items)))]
+
+
+def _change_node(g: Any, r: np.random.Generator) -> None:
+    node, kind = _pick(r, g.node), int(r.integers(5))
+    at = int(r.integers(len(node.input)))
+    if kind == 0 and node.attribute:
+        attribute = _pick(r, node.attribute)
+        if attribute.ints:
+            attribute.ints[int(r.integers(len(attribute.ints)))] = _pick(r, _EXTREMES)
+        else:
+            attribute.i = _pick(r, _EXTREMES)
+    elif kind == 1:
+        node.input[at] = _pick(r, g.initializer).name
+    elif kind == 2:
+        node.input[at] = _pick(r, g.node).output[0]
+    elif kind == 3:
+        node.op_type = _pick(r, g.node).op_type
+    elif len(node.input) > 1:
+        del node.input[at]
+
+
+def _change_tensor(g: Any, r: np.random.Generator) -> None:
+    tensor, kind = _pick(r, g.initializer), int(r.integers(3))
+    if kind == 0 and tensor.dims:
+        tensor.dims[int(r.integers(len(tensor.dims)))] = _pick(r, _EXTREMES)
+    elif kind == 1:
+        tensor.data_type = int(r.integers(23))
+    elif tensor.raw_data:
+        raw = bytearray(tensor.raw_data)
+        raw[int(r.integers(len(raw)))] = int(r.integers(256))
+        tensor.raw_data = bytes(raw)
