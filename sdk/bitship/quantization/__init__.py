@@ -11,9 +11,10 @@ from typing import Any
 from bitship.errors import QuantizationError
 from bitship.graph import Graph
 from bitship.quantization.packages import quiet, require
+from bitship.quantization.pt2 import load_pt2
 from bitship.quantization.recipe import RECIPES, Calibrator, Recipe, recipe_named
 
-__all__ = ["RECIPES", "Calibrator", "Recipe", "integerize", "quantize", "simulate"]
+__all__ = ["RECIPES", "Calibrator", "Recipe", "integerize", "load_pt2", "quantize", "simulate"]
 
 
 def quantize(module: Any, calibration: Iterable[Any], recipe: Recipe | str = "int8", name: str = "") -> Graph:

@@ -13,6 +13,7 @@ from bitship.importers.integerize import Integerizer, QParams, QuantizedTensor, 
 from bitship.importers.onnx.reader import Model, Operator, Port
 from bitship.importers.pending import Pending
 
+_MAX_COMPUTED = 1 << 24
 _EIGHT_BIT = ("int8", "uint8")
 _TO_INT8 = Rescale((1 << 30,), (1,), 128, 0)
 _TO_UINT8 = Rescale((1 << 30,), (1,), 0, 128, dtype=DType.UINT8, qmin=0, qmax=255)
@@ -94,9 +95,14 @@ class Walk:
             text = str(e)
             raise type(e)(text if text.startswith(self.where) else f"{self.where}: {node.where}: {text}") from None
         for name, value in zip(node.outputs, results if isinstance(results, list) else [results], strict=False):
+            if not name:
+                continue
+            if isinstance(value, np.ndarray) and value.size > _MAX_COMPUTED:
+                raise self.refuse(f"constant '{name}' has {value.size} elements; {_MAX_COMPUTED} are allowed here")
             if name in self.values:
                 raise FormatError(f"{self.where}: {node.where}: value '{name}' is defined twice")
             self.values[name] = value
+            self.unsigned.setdefault(name, any(self.unsigned.get(i, False) for i in node.inputs))
 
     def _needed(self, outputs: list[str]) -> set[int]:
         wanted, found = set(outputs), set()
@@ -162,6 +168,10 @@ class Walk:
             raise self.refuse(f"operand {index} '{self.node.inputs[index]}' is float; quantize the whole model")
         return value if q is None or q == value.q else replace(value, q=q)
 
+    def image_operand(self, index: int) -> QuantizedTensor:
+        """Return a quantized operand of rank 4, stored as NHWC."""
+        return self.g.image(self.tensor(index))
+
     def _declare(self, port: Port, q: QParams | None, dtype: str | None) -> QuantizedTensor:
         if q is None or dtype not in _EIGHT_BIT or (port.dtype != "float32" and port.dtype != dtype):
             raise self.refuse(f"input '{port.name}' ({port.dtype}) is not quantized to int8 or uint8 here")
@@ -184,11 +194,14 @@ class Walk:
         q = QParams(self._scale(c.scales), int(c.zero_points.reshape(-1)[0]) - shift)
         return self.g.constant(f"{self.node.name}.constant", values, q)
 
+    def check_scales(self, scales: Array) -> None:
+        """Raise FormatError unless every scale is finite and positive."""
+        if not scales.size or not (np.isfinite(scales).all() and (scales > 0).all()):
+            raise FormatError(f"{self.where}: a scale is not finite and positive")
+
     def _scale(self, scales: Array) -> float:
-        scale = float(scales.reshape(-1)[0])
-        if not (0 < scale < float("inf")):
-            raise FormatError(f"{self.where}: scale {scale} must be finite and positive")
-        return scale
+        self.check_scales(scales)
+        return float(scales.reshape(-1)[0])
 
     def qparams(self, scale: int, zero_point: int) -> tuple[QParams, str]:
         """Return the parameters two operands give, as int8, and the file's dtype; uint8 when no zero point is given."""
@@ -212,8 +225,7 @@ class Walk:
         zeros = {int(z) - shift for z in c.zero_points.reshape(-1).tolist()}
         if len(zeros) != 1:
             raise self.refuse("weights must have the same zero point in every channel")
-        for s in c.scales.reshape(-1):
-            self._scale(np.array([s]))
+        self.check_scales(c.scales)
         values = np.moveaxis(c.values, channel, 0).astype(np.int16) - shift
         return Weights(values.astype(np.int8), tuple(float(s) for s in c.scales.reshape(-1)), zeros.pop())
 
