@@ -174,3 +174,56 @@ def seeds() -> list[bytes]:
     """Models for fuzzing: the network in both formats."""
     with tempfile.TemporaryDirectory() as folder:
         return [quantized_network(Path(folder), qdq, True, qdq)[0] for qdq in (True, False)]
+
+
+_EXTREMES = [0, 1, -1, 2, 127, -128, 255, 1 << 16, 1 << 20, 1 << 31, -(1 << 31), (1 << 63) - 1, -(1 << 63)]
+
+
+def pervert(data: bytes, seed: list[int]) -> bytes:
+    """A well-formed model with a few attributes, operands, shapes, dtypes, bytes or op types changed."""
+    import onnx
+
+    r = np.random.default_rng(seed)
+    proto = onnx.load_model_from_string(data)
+    for _ in range(int(r.integers(1, 5))):
+        change = (_change_node, _change_tensor)[int(r.integers(2))]
+        change(proto.graph, r)
+    if r.integers(8) == 0:
+        dims = proto.graph.input[0].type.tensor_type.shape.dim
+        _pick(r, dims).dim_value = _pick(r, _EXTREMES)
+    return bytes(proto.SerializeToString())
+
+
+def _pick(r: np.random.Generator, items: Any) -> Any:
+    return items[int(r.integers(len(items)))]
+
+
+def _change_node(g: Any, r: np.random.Generator) -> None:
+    node, kind = _pick(r, g.node), int(r.integers(5))
+    at = int(r.integers(len(node.input)))
+    if kind == 0 and node.attribute:
+        attribute = _pick(r, node.attribute)
+        if attribute.ints:
+            attribute.ints[int(r.integers(len(attribute.ints)))] = _pick(r, _EXTREMES)
+        else:
+            attribute.i = _pick(r, _EXTREMES)
+    elif kind == 1:
+        node.input[at] = _pick(r, g.initializer).name
+    elif kind == 2:
+        node.input[at] = _pick(r, g.node).output[0]
+    elif kind == 3:
+        node.op_type = _pick(r, g.node).op_type
+    elif len(node.input) > 1:
+        del node.input[at]
+
+
+def _change_tensor(g: Any, r: np.random.Generator) -> None:
+    tensor, kind = _pick(r, g.initializer), int(r.integers(3))
+    if kind == 0 and tensor.dims:
+        tensor.dims[int(r.integers(len(tensor.dims)))] = _pick(r, _EXTREMES)
+    elif kind == 1:
+        tensor.data_type = int(r.integers(23))
+    elif tensor.raw_data:
+        raw = bytearray(tensor.raw_data)
+        raw[int(r.integers(len(raw)))] = int(r.integers(256))
+        tensor.raw_data = bytes(raw)

@@ -16,7 +16,7 @@ from bitship.importers.onnx import load, loads
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from onnx_models import Qdq, helper, model, quantized_network, seeds, session
+from onnx_models import Qdq, helper, model, pervert, quantized_network, seeds, session
 
 R = np.random.default_rng(5)
 IMAGE = (1, 6, 9, 8)
@@ -301,11 +301,15 @@ def mutate(r: np.random.Generator, data: bytes) -> bytes:
 
 
 def fuzz(data: bytes, count: int, seed: int) -> int:
-    """Import damaged copies; return how many were refused. Anything but BitshipError escapes to the caller."""
+    """Import damaged copies, bytes and structure in turn; return how many were refused.
+
+    Anything but BitshipError escapes to the caller.
+    """
     refused = 0
     for i in range(count):
+        damaged = pervert(data, [seed, i]) if i % 2 else mutate(np.random.default_rng([seed, i]), data)
         try:
-            loads(mutate(np.random.default_rng([seed, i]), data), "fuzz")
+            loads(damaged, "fuzz")
         except BitshipError:
             refused += 1
     return refused

@@ -74,7 +74,7 @@ def build_module(graph: Graph) -> Any:
 
     constants = Constants()
 
-    class Program(torch.nn.Module):
+    class Program(torch.nn.Module):  # type: ignore[misc]
         def forward(self, *inputs: Any) -> Any:
             return evaluate(graph, constants, inputs)
 

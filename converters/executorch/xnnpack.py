@@ -269,7 +269,7 @@ def build_module(graph: Graph) -> Any:
     builder = Builder(graph, recover(graph))
     builder.prepare()
 
-    class Program(torch.nn.Module):
+    class Program(torch.nn.Module):  # type: ignore[misc]
         def forward(self, *inputs: Any) -> Any:
             return _evaluate(builder, inputs)
 

@@ -49,13 +49,13 @@ def quantize(w: Walk) -> Any:
 def _quantized_constant(w: Walk, value: Array, zero: Array) -> Quantized:
     """Quantize a float constant as ONNX does: round half even, saturate."""
     scales, axis = w.array(1), int(attribute(w, "axis", 1))
-    shell = Quantized(value, scales, zero, axis)
+    w.check_scales(scales)
     shape = [1] * value.ndim
     if scales.size > 1:
         shape[axis] = scales.size
     info = np.iinfo(zero.dtype)
     codes = np.rint(value.astype(np.float64) / scales.reshape(shape)) + zero.reshape(shape).astype(np.float64)
-    return Quantized(np.clip(codes, info.min, info.max).astype(zero.dtype), shell.scales, zero, axis)
+    return Quantized(np.clip(codes, info.min, info.max).astype(zero.dtype), scales, zero, axis)
 
 
 def dequantize(w: Walk) -> Any:
@@ -63,6 +63,7 @@ def dequantize(w: Walk) -> Any:
     value = w.value(0)
     if isinstance(value, np.ndarray):
         zero = w.array(2) if w.has(2) else np.zeros(1, value.dtype)
+        w.check_scales(w.array(1))
         return Quantized(value, w.array(1), zero, int(attribute(w, "axis", 1)))
     q, dtype = w.qparams(1, 2)
     return w.result(w.tensor(0, q, dtype), dtype)

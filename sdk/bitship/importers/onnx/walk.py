@@ -194,11 +194,14 @@ class Walk:
         q = QParams(self._scale(c.scales), int(c.zero_points.reshape(-1)[0]) - shift)
         return self.g.constant(f"{self.node.name}.constant", values, q)
 
+    def check_scales(self, scales: Array) -> None:
+        """Raise FormatError unless every scale is finite and positive."""
+        if not scales.size or not (np.isfinite(scales).all() and (scales > 0).all()):
+            raise FormatError(f"{self.where}: a scale is not finite and positive")
+
     def _scale(self, scales: Array) -> float:
-        scale = float(scales.reshape(-1)[0])
-        if not (0 < scale < float("inf")):
-            raise FormatError(f"{self.where}: scale {scale} must be finite and positive")
-        return scale
+        self.check_scales(scales)
+        return float(scales.reshape(-1)[0])
 
     def qparams(self, scale: int, zero_point: int) -> tuple[QParams, str]:
         """Return the parameters two operands give, as int8, and the file's dtype; uint8 when no zero point is given."""
@@ -222,8 +225,7 @@ class Walk:
         zeros = {int(z) - shift for z in c.zero_points.reshape(-1).tolist()}
         if len(zeros) != 1:
             raise self.refuse("weights must have the same zero point in every channel")
-        for s in c.scales.reshape(-1):
-            self._scale(np.array([s]))
+        self.check_scales(c.scales)
         values = np.moveaxis(c.values, channel, 0).astype(np.int16) - shift
         return Weights(values.astype(np.int8), tuple(float(s) for s in c.scales.reshape(-1)), zeros.pop())
 
