@@ -1,5 +1,7 @@
 """The C kernels on this machine against the specification: every case, and odd shapes and roundings at random."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -191,6 +193,15 @@ def test_inputs_need_not_be_contiguous() -> None:
     graph, _ = CASES["clamp"]()
     x = np.asfortranarray(np.arange(132).reshape(4, 33).astype(np.int8))
     np.testing.assert_array_equal(graph.run(x)[0], np.clip(x, -3, 77))
+
+
+def test_threads_may_run_one_graph_at_once() -> None:
+    graph, feeds = CASES["conv_3x3_double"]()
+    wanted = [spec.run(graph, *row)[0] for row in feeds]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: graph.run(*feeds[i % len(feeds)])[0], range(200)))
+    for i, value in enumerate(found):
+        np.testing.assert_array_equal(value, wanted[i % len(feeds)])
 
 
 def test_tensors_of_rank_zero() -> None:
