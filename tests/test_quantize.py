@@ -246,6 +246,64 @@ def test_blocks_keep_their_signal(make: Any, shape: tuple[int, ...], least: floa
     assert {r.rounding for r in epilogues if r is not None} == {Rounding.SINGLE}
 
 
+def shuffled(m: Any, x: Any) -> Any:
+    """Channel shuffle of ShuffleNet V2 (arXiv 1807.11164)."""
+    a, b = x.chunk(2, 1)
+    y = torch.cat([a, F.relu(m.c(b))], 1)
+    n, c, h, w = y.shape
+    return y.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, -1, h, w)
+
+
+def tokens(m: Any, x: Any) -> tuple[Any, Any]:
+    t = x.flatten(2).transpose(1, 2)
+    return t, m.q(t)
+
+
+def attention(m: Any, x: Any) -> Any:
+    """Two heads, written out."""
+    t, qkv = tokens(m, x)
+    n, length, c = t.shape
+    q, k, v = qkv.reshape(n, length, 3, 2, c // 2).permute(2, 0, 3, 1, 4).unbind(0)
+    a = torch.softmax(q @ k.transpose(-2, -1) * 0.5, -1)
+    return m.o((a @ v).transpose(1, 2).reshape(n, length, c)) + t
+
+
+def fused_attention(m: Any, x: Any) -> Any:
+    t, qkv = tokens(m, x)
+    q, k, v = (p[:, None] for p in qkv.chunk(3, -1))
+    return m.o(F.scaled_dot_product_attention(q, k, v)[:, 0]) + t
+
+
+STRUCTURES: dict[str, Any] = {
+    "shuffle": lambda: Call(shuffled, c=conv(4, 4, 3, padding=1)),
+    "attention": lambda: Call(attention, q=nn.Linear(8, 24), o=nn.Linear(8, 8)),
+    "fused_attention": lambda: Call(fused_attention, q=nn.Linear(8, 24), o=nn.Linear(8, 8)),
+    "one_result_read_twice": lambda: Call(lambda m, x: F.relu(y := m.c(x)) + y, c=conv(8, 8, 3)),
+    "gate": lambda: Call(lambda m, x: x.sigmoid() * x),
+    "square": lambda: Call(lambda m, x: x * x + x**2),
+    "stack_and_select": lambda: Call(lambda m, x: torch.stack([x[:, 1], x[:, 3].tanh()], 1)),
+    "same_operand_twice": lambda: Call(lambda m, x: torch.cat([x, x], 1) * 2 + 1),
+    "batch_norm_of_a_vector": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(512, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structures_keep_their_signal(name: str) -> None:
+    torch.manual_seed(3)
+    module, xs = STRUCTURES[name]().eval(), images(12, 8, 8, 8)
+    graph = quantize(module, [xs])
+    with torch.no_grad():
+        wanted = module(xs).numpy()
+    assert sqnr(wanted, np.concatenate([run(graph, x[None])[0] for x in xs])) > 30
+
+
+def test_the_same_module_and_data_give_the_same_graph() -> None:
+    module, xs = Residual().eval(), images(4, 8, 8, 8)
+    assert quantize(module, [xs]).digest == quantize(module, [xs]).digest
+
+
 def test_a_digits_network_keeps_its_accuracy() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
@@ -344,6 +402,8 @@ def test_bad_calibration_is_refused(calibration: list[Any], message: str) -> Non
         (lambda: nn.AdaptiveAvgPool2d(3), "must divide"),
         (lambda: Call(lambda m, x: F.pad(x, (1, 1, 1, 1), mode="reflect")), "mode 'reflect'"),
         (lambda: nn.Conv2d(4, 4, 3), "cannot follow"),
+        (lambda: Call(lambda m, x: x**0.5), "whole number"),
+        (lambda: Call(lambda m, x: F.scaled_dot_product_attention(x, x, x, is_causal=True)), "causal"),
     ],
 )
 def test_what_has_no_integer_form_is_named(make: Any, message: str) -> None:
