@@ -1,6 +1,6 @@
 """Every real model on the emulated Cortex-M: instructions, arena, stack, flash; refused unless the bits are exact.
 
-    python -m benchmarks.cortex_m --data FOLDER [--target mps2-an386 --target mps3-an547] [--json FILE]
+python -m benchmarks.cortex_m --data FOLDER [--target mps2-an386 --target mps3-an547] [--json FILE]
 """
 
 import argparse

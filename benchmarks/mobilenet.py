@@ -65,7 +65,7 @@ def torch_module() -> Any:
     """Return the network as an eval-mode torch module; NCHW float32 in, logits out."""
     import torch
 
-    class Net(torch.nn.Module):
+    class Net(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.table = list(layers())
@@ -76,7 +76,7 @@ def torch_module() -> Any:
                 conv = torch.nn.Conv2d(
                     layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.kernel // 2, groups=groups
                 )
-                conv.weight.data, conv.bias.data = torch.from_numpy(w), torch.from_numpy(b)  # type: ignore[union-attr]
+                conv.weight.data, conv.bias.data = torch.from_numpy(w), torch.from_numpy(b)
                 self.convs.append(conv)
             self.classifier = torch.nn.Linear(1280, CLASSES)
             self.classifier.weight.data = torch.from_numpy(values[-1][0])

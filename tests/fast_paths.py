@@ -5,7 +5,16 @@ from op_cases import ints, requant
 
 from bitship.graph import DType, Graph, GraphBuilder
 from bitship.graph.base import Array
-from bitship.graph.ops import Clamp, Conv2D, DepthwiseConv2D, FullyConnected, MatMul, Rescale, Rounding
+from bitship.graph.ops import (
+    ArithmeticRightShift,
+    Clamp,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    MatMul,
+    Rescale,
+    Rounding,
+)
 
 I8, I32 = DType.INT8, DType.INT32
 Rng = np.random.Generator
@@ -39,7 +48,7 @@ def _epilogue(r: Rng, channels: int, depth: int) -> Rescale | None:
     qmin = int(r.choice([-128, -128, zero_point, -100]))
     qmax = int(r.choice([127, 127, max(qmin, 60)]))
     many = channels if r.random() < 0.7 else 1
-    rounding = r.choice([Rounding.SINGLE, Rounding.DOUBLE])
+    rounding = Rounding.SINGLE if r.random() < 0.5 else Rounding.DOUBLE
     return requant(r, many, 1.0 / (60 * np.sqrt(depth)), rounding, zero_point, I8, qmin, qmax)
 
 
@@ -111,37 +120,47 @@ def products(r: Rng) -> Graph:
     return b.finish([(name, None) for name in outputs])
 
 
+def _range(r: Rng, dtype: DType) -> tuple[int, int]:
+    if r.random() < 0.6:
+        return dtype.qmin, dtype.qmax
+    lo, hi = sorted(int(v) for v in r.integers(dtype.qmin, dtype.qmax, 2, np.int64, endpoint=True))
+    return lo, hi
+
+
+def _rescale(r: Rng, channels: int, reach_bits: int) -> Rescale:
+    """A random rescale whose results mostly lie inside the output range for inputs below ``2^reach_bits``."""
+    dtype = DType(r.choice(["int8", "int8", "int16", "int32", "uint8"]))
+    pre_shift = int(r.choice([0, 0, 5])) if reach_bits < 24 else 0
+    usual = 8 * min(dtype.itemsize, 2) - reach_bits - pre_shift
+    count = channels if r.random() < 0.5 else 1
+    spread = 3 if r.random() < 0.7 else 1
+    shift = np.clip(usual + r.integers(-2, 2) + r.integers(0, spread, count), -31, 0 if reach_bits > 16 else 8)
+    multiplier = r.integers(1 << 30, 1 << 31, count)
+    for edge in (0, 1, 1 << 30, 1 << 30, (1 << 31) - 1):
+        if r.random() < 0.2:
+            multiplier[r.integers(0, count)] = edge
+    qmin, qmax = _range(r, dtype)
+    return Rescale(
+        tuple(map(int, multiplier)),
+        tuple(map(int, shift)),
+        input_zero_point=int(r.choice([0, 0, -7])),
+        output_zero_point=int(r.choice([0, qmin, 9, -100])),
+        rounding=Rounding.SINGLE if r.random() < 0.5 else Rounding.DOUBLE,
+        pre_shift=pre_shift,
+        dtype=dtype,
+        qmin=qmin,
+        qmax=qmax,
+    )
+
+
 def rescales(r: Rng, count: int) -> Graph:
     """Rescales whose factors, shifts, zero points and input ranges reach every form of the epilogue."""
     b = GraphBuilder("rescales")
-    outputs = []
+    outputs: list[str] = []
     while len(outputs) < count:
-        channels = int(r.choice([1, 5, 16, 33]))
-        many = channels if r.random() < 0.5 else 1
-        lowest = int(r.choice([-31, -20, -8, 0]))
-        shift = r.integers(lowest, lowest + 6, many) if r.random() < 0.5 else np.full(many, lowest)
-        multiplier = r.integers(1 << 30, 1 << 31, many)
-        for edge in (0, 1, 1 << 30, (1 << 31) - 1):
-            if r.random() < 0.1:
-                multiplier[r.integers(0, many)] = edge
-        limit = int(r.choice([1 << 8, 1 << 15, 1 << 24, (1 << 29) - 1, 1 << 29, (1 << 31) - 1]))
-        dtype = DType(r.choice(["int8", "int16", "int32", "uint8"]))
-        bounds = sorted(int(v) for v in r.integers(dtype.qmin, dtype.qmax, 2, np.int64, endpoint=True))
-        full = r.random() < 0.6
-        qmin, qmax = (dtype.qmin, dtype.qmax) if full else (bounds[0], bounds[1])
-        op = Rescale(
-            tuple(map(int, multiplier)),
-            tuple(map(int, shift)),
-            input_zero_point=int(r.choice([0, 0, -7])),
-            output_zero_point=int(r.choice([0, qmin, 9, -(1 << 20)])),
-            rounding=r.choice([Rounding.SINGLE, Rounding.DOUBLE]),
-            pre_shift=int(r.choice([0, 0, 5])),
-            dtype=dtype,
-            qmin=qmin,
-            qmax=qmax,
-        )
-        left = op.pre_shift + (max(0, *op.shift) if len(op.shift) > 1 else max(0, op.shift[0]))
-        limit = min(limit, ((1 << 31) - 1 >> left) - 8)
-        x = b.input("x", (5, channels), I32)
-        outputs.append(b.node("rescale", op, b.node("limited", Clamp(-limit, limit), x)))
+        channels, bits = int(r.choice([1, 5, 16, 33])), int(r.choice([4, 8, 12, 15, 24, 28, 29, 30]))
+        x = b.input("x", (9, channels), I32)
+        small = b.node("small", ArithmeticRightShift(31 - bits), x)  # now within 2^bits
+        limited = b.node("limited", Clamp(-(1 << bits) + 8, (1 << bits) - 8), small)
+        outputs.append(b.node("rescale", _rescale(r, channels, bits), limited))
     return b.finish([(name, None) for name in outputs])

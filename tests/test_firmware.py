@@ -95,7 +95,8 @@ def test_the_same_graph_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     first = contents(tmp_path / "a")
     assert first == contents(tmp_path / "somewhere/else")
     assert sorted(first) == list(conversion.files)
-    assert not any(b"/work" in v or str(tmp_path).encode() in v for v in first.values())
+    for hint in (tmp_path, build.FIRMWARE):  # no path of this machine gets in
+        assert not any(str(hint).encode() in v for v in first.values())
 
 
 @needs_arm
@@ -135,7 +136,7 @@ def test_an_image_too_large_is_refused_with_the_bytes_missing(memory: str, tmp_p
 
     for part, nbytes in (("before", 100), ("after", needed - 64)):  # found from the plan; found by the linker
         (tmp_path / part).mkdir()
-        with pytest.raises(DoesNotFitError, match=r"need.* (\d+) B .*too many") as error:
+        with pytest.raises(DoesNotFitError, match=r"mps2-an386: .*need.* (\d+) B .*too many") as error:
             FirmwareConverter().convert(graph, limited(nbytes), tmp_path / part)
         missing = re.search(r"(\d+) B (of \w+ )?too many", str(error.value))
         assert missing is not None

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from op_cases import CASES
-from test_tflite import CASES as TFLITE_CASES
+from tflite_cases import CASES as TFLITE_CASES
 from tflite_models import encode
 
 from bitship.errors import BitshipError

@@ -15,7 +15,7 @@ from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.calls import SMALL_TILE, WIDE_TILE, lower
 from bitship.graph.host import _new_struct
-from bitship.graph.ops import Add, Clamp, Concat, Conv2D, Rescale, Reshape, Rounding, Transpose
+from bitship.graph.ops import Add, ArgMax, Clamp, Concat, Conv2D, Rescale, Reshape, Rounding, Transpose
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
@@ -191,6 +191,14 @@ def test_inputs_need_not_be_contiguous() -> None:
     graph, _ = CASES["clamp"]()
     x = np.asfortranarray(np.arange(132).reshape(4, 33).astype(np.int8))
     np.testing.assert_array_equal(graph.run(x)[0], np.clip(x, -3, 77))
+
+
+def test_tensors_of_rank_zero() -> None:
+    b = GraphBuilder("scalars")
+    x, s = b.input("x", (5,), DType.INT8), b.input("s", (), DType.INT32)
+    best = b.node("best", ArgMax(0), x)
+    graph = b.finish([(best, None), (b.node("clamped", Clamp(-3, 3), s), None), (s, None)])
+    assert_exact(graph, [(np.array([1, 7, 7, -3, 2], np.int8), np.array(-9, np.int32))])
 
 
 def test_a_missing_library_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:

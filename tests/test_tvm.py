@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +50,11 @@ def check(graph: Graph, feeds: list[tuple[Array, ...]], level: str, out: Path) -
 
 
 @pytest.fixture(scope="module", params=HERE)
-def all_cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TvmSession]:
+def all_cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TvmSession:
     graph, _ = merge(list(CASES))
     out = tmp_path_factory.mktemp(request.param)
     TvmConverter().convert(graph, target_of(request.param), out)
-    yield open_session(out, graph)
+    return open_session(out, graph)
 
 
 def test_every_case_gives_the_bits_of_the_specification(all_cases: TvmSession) -> None:

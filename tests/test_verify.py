@@ -12,7 +12,7 @@ from bitship.graph import DType, Graph, GraphBuilder, spec, verify
 from bitship.graph.ops import Add, Conv2D, FullyConnected, LogicalLeftShift, Mul, Rescale, Rounding
 
 
-def fully_connected(weights: np.ndarray, bias: np.ndarray, dtype: DType = DType.INT8) -> Graph:  # type: ignore[type-arg]
+def fully_connected(weights: np.ndarray, bias: np.ndarray, dtype: DType = DType.INT8) -> Graph:
     b = GraphBuilder("fc")
     x = b.input("x", (1, weights.shape[1]), dtype)
     y = b.node("y", FullyConnected(), x, b.constant("w", weights), b.constant("b", bias))

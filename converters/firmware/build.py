@@ -107,7 +107,7 @@ def _package(program: str) -> str:
     return f"apt-get install {'gcc-' + program.removesuffix('-gcc') if program.endswith('-gcc') else 'gcc'}"
 
 
-def run(command: Sequence[str], folder: Path) -> str:
+def run(command: Sequence[str], folder: Path, target: str = "") -> str:
     """Run a tool in the folder and return its output; MissingDependencyError or TargetError when it fails."""
     program = command[0]
     if shutil.which(program) is None:
@@ -115,24 +115,24 @@ def run(command: Sequence[str], folder: Path) -> str:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise TargetError(f"{program}: no end after {BUILD_SECONDS} s while building {folder.name}") from None
+        raise TargetError(f"{program}: no end after {BUILD_SECONDS} s while building for {target}") from None
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line or "overflowed" in line]
         overflow = re.search(r"region `(\w+)' overflowed by (\d+) bytes", done.stderr)
         if overflow:
             memory = "RAM" if overflow[1] == "RAM" else "flash"
             raise DoesNotFitError(
-                f"{folder.name}: the image needs {overflow[2]} B of {memory} too many; "
+                f"{target}: the image needs {overflow[2]} B of {memory} too many; "
                 "use a smaller model or a larger target"
             )
         raise TargetError(f"{program}: failed with code {done.returncode}: {(lines or ['no message'])[0]}")
     return done.stdout
 
 
-def compile_package(made: Recipe, folder: Path) -> str:
+def compile_package(made: Recipe, folder: Path, target: str) -> str:
     """Build the package in place and return the compiler's version."""
     version = run([made.compiler, "-dumpfullversion"], folder).strip()
-    run(made.command(folder), folder)
+    run(made.command(folder), folder, target)
     return version
 
 

@@ -34,7 +34,7 @@ class FirmwareConverter:
         for name, text in texts.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(out / name, text)
-        version = build.compile_package(recipe, out)
+        version = build.compile_package(recipe, out, target.name)
         sections = build.section_bytes(recipe, out)
         flash, ram, code = _usage(sections)
         if image:

@@ -142,9 +142,6 @@ def source(p: Program) -> str:
     body: list[str] = []
     for node, calls in p.calls:
         body += _node(p, node, calls, constants)
-    g = p.graph
-    inputs = [f"case {i}:\n        return {_where(p, port.name, True)};" for i, port in enumerate(g.inputs)]
-    outputs = [f"case {i}:\n        return {_where(p, port.name, False)};" for i, port in enumerate(g.outputs)]
     weights = "extern const uint8_t model_weights[];\n" if p.weights else ""
     declared = "\n".join(constants.lines)
     return f"""{_banner(p)}#include "model.h"
@@ -173,7 +170,15 @@ int model_run(void) {{
     return error;
 }}
 
-void *model_input(int i) {{
+{_accessors(p)}"""
+
+
+def _accessors(p: Program) -> str:
+    """Return the functions that say where the inputs and outputs lie."""
+    g = p.graph
+    inputs = [f"case {i}:\n        return {_where(p, port.name, True)};" for i, port in enumerate(g.inputs)]
+    outputs = [f"case {i}:\n        return {_where(p, port.name, False)};" for i, port in enumerate(g.outputs)]
+    return f"""void *model_input(int i) {{
     switch (i) {{
     {_cases(inputs)}default:
         return NULL;

@@ -18,7 +18,7 @@ from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.narrow import interleaved, join
 from bitship.converters.tvm.requant import Epilogue
 from bitship.converters.tvm.tir import Buffer, Expr, Function, cast, const, intrinsic, shuffle
-from bitship.converters.tvm.window import Window, padded_input, store_vector
+from bitship.converters.tvm.window import Window, padded_input, split_rows, store_vector
 from bitship.graph.base import Array, Ints
 from bitship.graph.ops import Rescale
 
@@ -86,11 +86,8 @@ class DepthwiseKernel:
         """Write the whole loop nest."""
         w = self.window
         halves = 2 if self.paired else 1
-        most = max(1, min(4, (self.isa.registers // 2) // halves))
-        tile, whole, rest = -1, 0, 0
-        tiles = -(-w.ow // most)
-        tile = -(-w.ow // tiles)
-        whole, rest = divmod(w.ow, tile)
+        most = max(1, min(8, self.isa.registers // (halves + 1)))
+        tile, whole, rest = split_rows(w.ow, most)
         ragged = w.c % self.width
         full = self.blocks - (1 if ragged else 0)
         with self.fn.loop(w.n) as n, self.fn.loop(w.oh) as y:

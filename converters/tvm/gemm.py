@@ -19,7 +19,7 @@ from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.narrow import channel_order, join
 from bitship.converters.tvm.requant import Epilogue
 from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, const, intrinsic, splat
-from bitship.converters.tvm.window import Window, padded_input, store_vector
+from bitship.converters.tvm.window import Window, padded_input, split_rows, store_vector
 from bitship.graph.base import Array, Ints
 from bitship.graph.ops import Rescale
 
@@ -96,13 +96,6 @@ def panels(channels: int, lanes: int, widest: int) -> list[Panel]:
             result.append(Panel(first, 1, width, ragged))
         first += width * lanes
     return result
-
-
-def split_rows(extent: int, most: int) -> tuple[int, int, int]:
-    """Return (rows per tile, whole tiles, rows of the last smaller tile) for even tiles of at most ``most`` rows."""
-    tiles = -(-extent // most)
-    rows = -(-extent // tiles)
-    return rows, extent // rows, extent % rows
 
 
 def pack(weights: Ints, panel: Panel, isa: Isa, order: list[int]) -> Array:

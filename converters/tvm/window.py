@@ -59,6 +59,13 @@ class Window:
         return x if self.dense else (n * self.oh + y) * self.ow + x
 
 
+def split_rows(extent: int, most: int) -> tuple[int, int, int]:
+    """Return (rows per tile, whole tiles, rows of the last smaller tile) for even tiles of at most ``most`` rows."""
+    tiles = -(-extent // most)
+    rows = -(-extent // tiles)
+    return rows, extent // rows, extent % rows
+
+
 def padded_input(fn: Function, x: Buffer, w: Window, value: int, dtype: str | None = None) -> Buffer:
     """Return the activations with their padding filled in, in another dtype if asked; x itself when nothing changes."""
     if not w.padded and dtype is None:

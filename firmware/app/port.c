@@ -58,28 +58,49 @@ void port_close(int32_t handle) {
     (void)request(SYS_CLOSE, block);
 }
 
-#if defined(BITSHIP_COUNTER_NRF51) /* a TIMER: 16 MHz, 32 bits, read by capturing into CC[0] */
-#define TIMER(offset) (*(volatile uint32_t *)(BITSHIP_COUNTER + (offset)))
+#if defined(BITSHIP_COUNTER)
+#define REGISTER(offset) (*(volatile uint32_t *)(BITSHIP_COUNTER + (uint32_t)(offset)))
+#endif
 
-void port_ticks_start(void) {
-    TIMER(0x504) = 0; /* MODE: timer */
-    TIMER(0x508) = 3; /* BITMODE: 32 */
-    TIMER(0x510) = 0; /* PRESCALER */
-    TIMER(0x000) = 1; /* START */
-}
-
-uint32_t port_ticks(void) {
-    TIMER(0x040) = 1; /* CAPTURE[0] */
-    return TIMER(0x540);
-}
-#elif defined(BITSHIP_COUNTER)
+#if defined(BITSHIP_COUNTER_FPGAIO_HZ) /* COUNTER, 32 bits; CLK1HZ, 8 bytes before it, tells its wraps */
 void port_ticks_start(void) {}
 
-uint32_t port_ticks(void) { return *(volatile uint32_t *)BITSHIP_COUNTER; }
+uint64_t port_ticks(void) {
+    const uint32_t low = REGISTER(0), seconds = REGISTER(-8);
+    const uint64_t about = (uint64_t)seconds * BITSHIP_COUNTER_FPGAIO_HZ + BITSHIP_COUNTER_FPGAIO_HZ / 2;
+    const uint64_t wraps =
+        (about + ((uint64_t)1 << 31) - low) >> 32; /* to nearest: a second is far below a wrap */
+    return (wraps << 32) + low;
+}
+#elif defined(BITSHIP_COUNTER) /* 32 bits; one wrap between two readings is noticed */
+static uint64_t extended(uint32_t low) {
+    static uint32_t last, wraps;
+    wraps += low < last;
+    last = low;
+    return ((uint64_t)wraps << 32) + low;
+}
+
+#if defined(BITSHIP_COUNTER_NRF51) /* a TIMER: 16 MHz, read by capturing into CC[0] */
+void port_ticks_start(void) {
+    REGISTER(0x504) = 0; /* MODE: timer */
+    REGISTER(0x508) = 3; /* BITMODE: 32 */
+    REGISTER(0x510) = 0; /* PRESCALER */
+    REGISTER(0x000) = 1; /* START */
+}
+
+uint64_t port_ticks(void) {
+    REGISTER(0x040) = 1; /* CAPTURE[0] */
+    return extended(REGISTER(0x540));
+}
 #else
 void port_ticks_start(void) {}
 
-uint32_t port_ticks(void) { return 0; }
+uint64_t port_ticks(void) { return extended(REGISTER(0)); }
+#endif
+#else
+void port_ticks_start(void) {}
+
+uint64_t port_ticks(void) { return 0; }
 #endif
 
 #define PATTERN 0xB175417Bu

@@ -24,9 +24,9 @@ int port_read(int32_t handle, void *data, int32_t bytes);
 int port_write(int32_t handle, const void *data, int32_t bytes);
 void port_close(int32_t handle);
 
-/* A free-running 32-bit up-counter; port_ticks_start readies it. Without one on the board it reads 0. */
+/* A free-running up-counter; port_ticks_start readies it. Without one on the board it reads 0. */
 void port_ticks_start(void);
-uint32_t port_ticks(void);
+uint64_t port_ticks(void);
 
 /* Fill the unused stack with a pattern; later, the most bytes that were in use at once since the reset. */
 void port_stack_paint(void);

@@ -3,7 +3,7 @@
  * All words are 32-bit little endian; every crc is CRC-32 (IEEE 802.3) of the bytes before it in the same
  * part. inputs   "BSIN", number of records, bytes of a record, crc; then each record: all inputs in order,
  * crc outputs  "BSOU", arena bytes, bytes of a record's outputs, digest (64 hexadecimal characters), crc;
- *            then each record: model_run's result, counter ticks, all outputs in order, crc;
+ *            then each record: model_run's result, counter ticks (64-bit), all outputs in order, crc;
  *            then "BSND", number of records, stack bytes, crc
  */
 #include "model.h"
@@ -58,19 +58,19 @@ static void seal(struct part *p) {
 }
 
 /* One record: read, run, write; 0, or an exit code. */
-static int record(struct part *in, struct part *out, uint32_t overhead) {
+static int record(struct part *in, struct part *out, uint64_t overhead) {
     for (int i = 0; i < MODEL_INPUTS; i++) {
         get(in, model_input(i), model_input_bytes(i));
     }
     if (check(in) != 0) {
         return PORT_EXIT_INPUT;
     }
-    const uint32_t start = port_ticks();
+    const uint64_t start = port_ticks();
     const int32_t error = model_run();
-    const uint32_t ticks = port_ticks() - start;
-    const uint32_t net = ticks > overhead ? ticks - overhead : 0;
+    const uint64_t ticks = port_ticks() - start;
+    const uint64_t net = ticks > overhead ? ticks - overhead : 0;
     put(out, &error, 4);
-    put(out, &net, 4);
+    put(out, &net, 8);
     for (int i = 0; i < MODEL_OUTPUTS; i++) {
         put(out, model_output(i), model_output_bytes(i));
     }
@@ -96,8 +96,8 @@ static int run(struct part *in, struct part *out) {
     put(out, model_digest, 64);
     seal(out);
     port_ticks_start();
-    const uint32_t first = port_ticks();
-    const uint32_t overhead = port_ticks() - first;
+    const uint64_t first = port_ticks();
+    const uint64_t overhead = port_ticks() - first;
     for (uint32_t i = 0; i < head[1]; i++) {
         const int code = record(in, out, overhead);
         if (code != PORT_EXIT_OK) {

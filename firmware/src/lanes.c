@@ -76,6 +76,11 @@ void bitship_finish(const struct bitship_rescale *r, int32_t channel, int32_t n,
         bitship_store(lanes, n, BITSHIP_INT32, out);
         return;
     }
+    if (BITSHIP_SCALAR && r->dtype == BITSHIP_INT8 && r->pre_shift == 0 && r->input_zero_point == 0 &&
+        r->output_zero_point > -(1 << 30) && r->output_zero_point < 1 << 30) {
+        bitship_rescale_to_int8(r, channel, n, lanes, (int8_t *)out);
+        return;
+    }
     bitship_rescale_lanes(r, channel, n, lanes);
     bitship_store(lanes, n, r->dtype, out);
 }

@@ -12,7 +12,9 @@
 
 /* Host builds get an AVX2 copy of the marked functions, chosen by the loader; the plain copy runs on any
  * x86-64. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) &&                  \
+#if defined(BITSHIP_CLONES)
+/* given by the build: -DBITSHIP_CLONES= leaves the plain copies alone */
+#elif defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) &&                \
     !defined(__clang__)
 #define BITSHIP_CLONES __attribute__((target_clones("avx2", "default")))
 #else
@@ -22,13 +24,14 @@
 /* Lanes of a block: RAM on the stack is 4 bytes each, a few blocks deep. A microcontroller's scalar core
  * prefers branches and registers (BITSHIP_SCALAR) where a vectorising compiler wants straight lines over
  * memory. */
+#if !defined(BITSHIP_SCALAR)
 #if defined(__arm__) || defined(__riscv)
-#define BITSHIP_LANES 16
 #define BITSHIP_SCALAR 1
 #else
-#define BITSHIP_LANES 64
 #define BITSHIP_SCALAR 0
 #endif
+#endif
+#define BITSHIP_LANES (BITSHIP_SCALAR ? 16 : 64)
 
 static inline int32_t bitship_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t bitship_max(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -70,6 +73,11 @@ void bitship_store(const int32_t *lanes, int32_t n, int32_t dtype, void *out);
 
 /* lanes[i] = rescaled lanes[i]; the first lane is channel `channel` of a per-channel rescale. */
 void bitship_rescale_lanes(const struct bitship_rescale *r, int32_t channel, int32_t n, int32_t *lanes);
+
+/* out[i] = rescaled lanes[i], in one pass over scalars; for epilogues (input_zero_point and pre_shift are 0)
+ * to int8 whose output_zero_point lies within 2^30 of 0. */
+void bitship_rescale_to_int8(const struct bitship_rescale *r, int32_t channel, int32_t n,
+                             const int32_t *lanes, int8_t *out);
 
 /* Rescale (unless r is NULL: int32 as it is) and store n lanes. */
 void bitship_finish(const struct bitship_rescale *r, int32_t channel, int32_t n, int32_t *lanes, void *out);

@@ -116,6 +116,34 @@ void bitship_rescale_lanes(const struct bitship_rescale *r, int32_t channel, int
     }
 }
 
+/* SINGLE for shift <= -2: the rounding bit is in the high word, so the low word of the product never matters.
+ */
+static inline int32_t single_far(int32_t v, int32_t m, int32_t shift) {
+    const int32_t high = (int32_t)(((int64_t)v * m) >> 32);
+    return (high + ((int32_t)1 << (-2 - shift))) >> (-1 - shift);
+}
+
+void bitship_rescale_to_int8(const struct bitship_rescale *r, int32_t channel, int32_t n,
+                             const int32_t *lanes, int8_t *out) {
+    const int32_t step = r->count > 1, zero_point = r->output_zero_point;
+    const int32_t lo = r->qmin - zero_point, hi = r->qmax - zero_point;
+    const int32_t *m = r->multiplier + channel * step;
+    const int8_t *s = r->shift + channel * step;
+    if (r->rounding == BITSHIP_DOUBLE) {
+        for (int32_t i = 0; i < n; i++, m += step, s += step) {
+            out[i] = (int8_t)place(twice_scalar(lanes[i], *m, *s), lo, hi, zero_point);
+        }
+        return;
+    }
+    for (int32_t i = 0; i < n; i++, m += step, s += step) {
+        if (*s <= -2) {
+            out[i] = (int8_t)place(single_far(lanes[i], *m, *s), lo, hi, zero_point);
+        } else {
+            out[i] = (int8_t)single_wide(lanes[i], *m, 31 - *s, r);
+        }
+    }
+}
+
 int bitship_check_rescale(const struct bitship_rescale *r, int32_t channels) {
     if (r == NULL) {
         return BITSHIP_OK;

@@ -12,9 +12,22 @@ from bitship.exporting import export
 from bitship.graph import Graph, save, verify
 from bitship.loading import load
 from bitship.package import Package
+from bitship.quantization import quantize
 from bitship.report import Report
 from bitship.version import VERSION
 
 __version__ = VERSION
 
-__all__ = ["BitshipError", "Graph", "Package", "Report", "__version__", "bench", "export", "load", "save", "verify"]
+__all__ = [
+    "BitshipError",
+    "Graph",
+    "Package",
+    "Report",
+    "__version__",
+    "bench",
+    "export",
+    "load",
+    "quantize",
+    "save",
+    "verify",
+]

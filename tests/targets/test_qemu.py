@@ -77,7 +77,7 @@ def test_a_thousand_nops_count_as_a_thousand_instructions(board: str, tmp_path: 
 
 
 def _rebuilt(made: build.Recipe, target: Target, folder: Path, graph: Graph, rows: list[tuple[Array, ...]]) -> int:
-    build.compile_package(made, folder)
+    build.compile_package(made, folder, target.name)
     counts = QemuDevice(target, 60).run(folder / made.output, graph, rows).instructions
     assert counts is not None
     assert max(counts) - min(counts) <= 2
@@ -122,7 +122,7 @@ def _results(graph: Graph, rows: list[tuple[Array, ...]]) -> bytes:
 
     wanted = [b"".join(a.tobytes() for a in spec.run(graph, *row)) for row in rows]
     head = sealed(b"BSOU" + struct.pack("<II", 64, len(wanted[0])) + graph.digest.encode())
-    records = b"".join(sealed(struct.pack("<iI", 0, 160) + body) for body in wanted)
+    records = b"".join(sealed(struct.pack("<iQ", 0, 160) + body) for body in wanted)
     return head + records + sealed(b"BSND" + struct.pack("<II", len(rows), 512))
 
 

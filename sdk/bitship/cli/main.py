@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -19,9 +20,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (models.quantize, models.inspect, packages.export, packages.bench, packages.compare, packages.report):
-    app.command()(command)
-for command in (system.targets, system.devices, system.doctor, system.demo):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    models.quantize,
+    models.inspect,
+    packages.export,
+    packages.bench,
+    packages.compare,
+    packages.report,
+    system.targets,
+    system.devices,
+    system.doctor,
+    system.demo,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

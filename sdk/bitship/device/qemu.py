@@ -101,7 +101,7 @@ def decode_outputs(data: bytes, graph: Graph, count: int, where: str) -> Decoded
         raise DeviceError(f"{where}: the image was built from another graph; export it again")
     outputs, ticks = [], []
     for i in range(count):
-        error, tick = struct.unpack("<iI", reader.take(8))
+        error, tick = struct.unpack("<iQ", reader.take(12))
         body = reader.take(nbytes)
         reader.seal(f"record {i}")
         if error != 0:

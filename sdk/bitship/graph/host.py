@@ -94,7 +94,7 @@ def execute(program: Program, *inputs: Array) -> tuple[Array, ...]:
     """Run a prepared graph; inputs are checked already. Safe from several threads at once."""
     ffi, graph = kernels.load().ffi, program.graph
     values: dict[str, Array] = dict(program.constants)
-    values.update((p.name, np.ascontiguousarray(a)) for p, a in zip(graph.inputs, inputs, strict=True))
+    values.update((p.name, np.asarray(a, order="C")) for p, a in zip(graph.inputs, inputs, strict=True))
     scratch = np.empty(program.scratch_bytes, np.uint8)
 
     def pointer(array: Array) -> Any:

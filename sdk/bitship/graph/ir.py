@@ -108,9 +108,9 @@ class Graph:
 
         inputs  one array per graph input, of its exact shape and dtype; GraphError otherwise
         """
-        from bitship.graph import host
+        from bitship.graph.host import run
 
-        return host.run(self, *inputs)
+        return run(self, *inputs)
 
     def check_inputs(self, inputs: tuple[Array, ...]) -> None:
         """Raise GraphError unless the arrays fit the graph's inputs in number, shape and dtype."""

@@ -65,7 +65,11 @@ def simulate(module: Any, calibration: Iterable[Any], recipe: Recipe) -> Any:
         _calibrate(prepared, first)
         for item in items:
             _calibrate(prepared, item)
-    return pt2e.convert_pt2e(prepared)
+    try:
+        return pt2e.convert_pt2e(prepared)
+    except (AssertionError, RuntimeError, ValueError) as e:
+        text = " ".join(str(e).split())[:200]
+        raise QuantizationError(f"calibration: an activation's range is not finite or not usable ({text})") from None
 
 
 def _calibrate(prepared: Any, item: tuple[Any, ...]) -> None:

@@ -1,0 +1,55 @@
+"""Other builds of the kernels, each in a process of its own: the oldest processor, scalar cores, sanitizers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitship import kernels
+
+FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
+SCRIPT = """
+from op_cases import CASES
+from test_kernels import assert_exact
+import bitship.graph.host
+
+bitship.graph.host.WIDE_TILE = {tile}
+for make in CASES.values():
+    assert_exact(*make())
+"""
+
+
+def sanitizers() -> str | None:
+    """Return what a sanitized library needs loaded before the interpreter; None when it is not installed."""
+    found = []
+    for name in ("libasan.so", "libubsan.so"):
+        done = subprocess.run(["cc", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+        found.append(done.stdout.strip())
+    return " ".join(found) if all(Path(f).is_absolute() for f in found) else None
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
+@pytest.mark.parametrize("sanitized", [False, True], ids=["plain", "sanitized"])
+@pytest.mark.parametrize(("scalar", "tile"), [(0, 8), (0, 2), (1, 2), (1, 8)])
+def test_a_build_without_instruction_set_copies_gives_the_same_bits(
+    sanitized: bool, scalar: int, tile: int, tmp_path: Path
+) -> None:
+    library = tmp_path / kernels.LIBRARY
+    flags = ["-std=c99", "-O2", "-fPIC", "-shared", "-DBITSHIP_CLONES=", f"-DBITSHIP_SCALAR={scalar}"]
+    environment = {**os.environ, kernels.OVERRIDE: str(library)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    if sanitized:
+        preload = sanitizers()
+        if preload is None:
+            pytest.skip("the compiler's sanitizer libraries are not installed")
+        flags += SANITIZE
+        environment |= {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    sources = sorted(str(p) for p in (FIRMWARE / "src").glob("*.c"))
+    command = ["cc", *flags, f"-I{FIRMWARE / 'include'}", *sources, "-o", str(library)]
+    subprocess.run(command, check=True, timeout=120)
+    shutil.copy(FIRMWARE / "include" / "bitship" / kernels.HEADER, tmp_path)
+    subprocess.run([sys.executable, "-c", SCRIPT.format(tile=tile)], env=environment, check=True, timeout=120)
