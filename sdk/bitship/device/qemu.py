@@ -222,7 +222,7 @@ class _QemuSession:
     def measure(self, row: tuple[Array, ...], runs: int, warmup: int) -> tuple[Samples, ...]:
         """Instructions of every run, and the stack. The counts do not depend on this machine."""
         found = self.device.run(self.image, self.graph, [row] * (warmup + runs))
-        stack = Samples("stack", "bytes", FigureKind.SIMULATED, (float(found.stack_bytes),))
+        stack = Samples("stack", "B", FigureKind.SIMULATED, (float(found.stack_bytes),))
         if found.instructions is None:
             return (stack,)
         counts = tuple(float(n) for n in found.instructions[warmup:])

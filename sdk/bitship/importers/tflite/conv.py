@@ -39,7 +39,10 @@ def factors(ctx: Context, weights: TensorInfo, channels: int, axis: int) -> list
 def weight_zero_point(ctx: Context, weights: TensorInfo) -> int:
     """Return the weights' zero point as seen in int8; refuses one per channel that differs."""
     if weights.type not in EIGHT_BIT or not weights.scale:
-        raise ctx.refuse(f"{weights.where} is {weights.type}; quantized int8 and uint8 weights are supported")
+        raise ctx.refuse(
+            f"{weights.where} is {weights.type}; quantized int8 and uint8 weights are supported "
+            "(quantize a float model first)"
+        )
     if len(set(weights.zero_point)) != 1:
         raise ctx.refuse(f"{weights.where} has zero points that differ between channels")
     return weights.zero_point[0] - EIGHT_BIT[weights.type]
