@@ -62,10 +62,22 @@ def simulate(module: Any, calibration: Iterable[Any], recipe: Recipe) -> Any:
             m.training = True
     prepared = pt2e.prepare_pt2e(captured, pt2e_quantizer(recipe))
     with torch.no_grad():
-        prepared(*first)
+        _calibrate(prepared, first)
         for item in items:
-            prepared(*item)
-    return pt2e.convert_pt2e(prepared)
+            _calibrate(prepared, item)
+    try:
+        return pt2e.convert_pt2e(prepared)
+    except (AssertionError, RuntimeError, ValueError) as e:
+        text = " ".join(str(e).split())[:200]
+        raise QuantizationError(f"calibration: an activation's range is not finite or not usable ({text})") from None
+
+
+def _calibrate(prepared: Any, item: tuple[Any, ...]) -> None:
+    try:
+        prepared(*item)
+    except RuntimeError as e:
+        text = " ".join(str(e).split())[:200]
+        raise QuantizationError(f"calibration: the captured module stops on an input ({text})") from None
 
 
 def integerize(converted: Any, name: str) -> Graph:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
 from bitship.errors import QuantizationError
 from bitship.quantization.catalogue import op_name, where
+from bitship.quantization.rewrite import REWRITES, calls
 
 _IDENTITIES = ("dropout", "feature_dropout", "contiguous", "clone", "detach", "alias", "lift_fresh_copy")
 
@@ -34,7 +33,7 @@ def _first_line(error: Exception) -> str:
 def normalise(graph_module: Any) -> Any:
     """Drop identities, make in-place calls functional, and turn batch norms that follow no convolution into ops."""
     _check_static(graph_module)
-    for step in (_drop_identities, _functional, _split_lists, _batch_norms):
+    for step in (_drop_identities, _functional, *REWRITES, _batch_norms):
         step(graph_module)
         graph_module.graph.eliminate_dead_code()
         graph_module.graph.lint()
@@ -49,12 +48,8 @@ def _check_static(graph_module: Any) -> None:
             raise QuantizationError(f"{where(node)}: shape {tuple(shape)} is dynamic; export with fixed shapes")
 
 
-def _calls(graph_module: Any) -> list[Any]:
-    return [n for n in graph_module.graph.nodes if n.op == "call_function"]
-
-
 def _drop_identities(graph_module: Any) -> None:
-    for node in _calls(graph_module):
+    for node in calls(graph_module):
         if op_name(node).rstrip("_") in _IDENTITIES and not (op_name(node) == "dropout" and node.args[2]):
             node.replace_all_uses_with(node.args[0])
             graph_module.graph.erase_node(node)
@@ -65,7 +60,7 @@ def _functional(graph_module: Any) -> None:
     import torch
 
     order = {node: i for i, node in enumerate(graph_module.graph.nodes)}
-    for node in _calls(graph_module):
+    for node in calls(graph_module):
         name = op_name(node)
         if not name.endswith("_") or name.startswith("_"):
             continue
@@ -80,31 +75,9 @@ def _functional(graph_module: Any) -> None:
                 user.replace_input_with(changed, node)
 
 
-def _split_lists(graph_module: Any) -> None:
-    """Rewrite chunk and split, which return lists, as one slice for every element that is read."""
-    import torch
-
-    aten: Any = torch.ops.aten
-    for node in _calls(graph_module):
-        if op_name(node) not in ("chunk", "split", "split_with_sizes"):
-            continue
-        parts = node.meta["val"]
-        axis = (node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)) % len(parts[0].shape)
-        starts = np.cumsum([0, *(p.shape[axis] for p in parts)]).tolist()
-        for user in list(node.users):
-            index = user.args[1]
-            with graph_module.graph.inserting_before(user):
-                cut = graph_module.graph.call_function(
-                    aten.slice.Tensor, (node.args[0], axis, starts[index], starts[index + 1])
-                )
-            cut.meta = dict(user.meta)
-            user.replace_all_uses_with(cut)
-            graph_module.graph.erase_node(user)
-
-
 def _batch_norms(graph_module: Any) -> None:
     """Leave a batch norm after a convolution to PT2E; write others as a 1x1 depthwise convolution, or mul and add."""
-    for node in _calls(graph_module):
+    for node in calls(graph_module):
         if op_name(node) != "batch_norm":
             continue
         if node.args[5]:

@@ -42,6 +42,7 @@ _BY_KIND: dict[Kind, tuple[str, ...]] = {
         "abs",
         "exp",
         "square",
+        "pow",
     ),
     Kind.SHARED: (
         "max_pool2d",

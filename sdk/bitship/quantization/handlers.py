@@ -152,6 +152,14 @@ def div(w: Walk, node: Any) -> Pending:
     return table(w, node, lambda v: v / divisor)
 
 
+def power(w: Walk, node: Any) -> Pending:
+    """``x`` to a whole power of 1 or more."""
+    exponent = w.number(node.args[1])
+    if exponent is None or exponent != int(exponent) or not 1 <= exponent <= 8:
+        raise QuantizationError(f"{where(node)}: the exponent must be a whole number from 1 to 8")
+    return table(w, node, lambda v: v ** int(exponent))
+
+
 def mean(w: Walk, node: Any) -> Pending:
     """Mean over axes, or over all."""
     x = w.quantized(node, node.args[0])
@@ -193,6 +201,7 @@ HANDLERS: dict[str, Handler] = {
     "neg": unary(lambda v: -v),
     "abs": unary(abs),
     "square": unary(lambda v: v * v),
+    "pow": power,
     "gelu": gelu,
     "leaky_relu": leaky_relu,
     "elu": elu,
