@@ -195,6 +195,20 @@ def test_opening_refuses_what_is_no_library_of_this_graph(tmp_path: Path) -> Non
         open_session(tmp_path / "a", small()).run()
 
 
+def test_a_library_replaced_under_the_same_path_is_loaded_afresh(tmp_path: Path) -> None:
+    x = np.array([[-9, 0, 9]] * 2, np.int8)
+    for limit in (3, 5):
+        b = GraphBuilder("small")
+        graph = b.finish([(b.node("y", Clamp(-limit, limit), b.input("x", (2, 3), DType.INT8)), None)])
+        TvmConverter().convert(graph, target_of(HERE[0]), tmp_path)
+        session = open_session(tmp_path, graph)
+        assert session.run(x)[0].max() == limit
+    session.close()
+    session.close()
+    with pytest.raises(PackageError, match="closed"):
+        session.run(x)
+
+
 def test_the_host_target_takes_the_best_level_of_this_machine(tmp_path: Path) -> None:
     conversion = TvmConverter().convert(small(), load("host"), tmp_path)
     assert conversion.tools["isa"] == HERE[0]

@@ -28,7 +28,7 @@ bitship_constants:
 .section .note.GNU-stack,"",%progbits
 """
 _EXPORTS = "{ global: bitship_run; bitship_inputs; bitship_outputs; bitship_*put_bytes; local: *; };\n"
-_FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Werror", "-fPIC", "-g0", "-fno-ident", "-fno-asynchronous-unwind-tables")
+_FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-g0", "-fno-ident", "-fno-asynchronous-unwind-tables")
 
 
 def require_tvm() -> str:

@@ -1,7 +1,10 @@
 """A converted graph on this machine: the shared library through ctypes, one thread."""
 
+import _ctypes
 import ctypes
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +16,13 @@ from bitship.graph.base import Array
 class TvmSession:
     """Calls ``bitship_run`` of one library; the workspace is the library's own, so one run at a time."""
 
+    _library: Any
+    _run: Any
+
     def __init__(self, path: Path, graph: Graph) -> None:
         self._graph = graph
         try:
-            self._library = ctypes.CDLL(str(path.resolve()))
+            self._library = _load(path)
             self._run = self._library.bitship_run
         except (OSError, AttributeError) as e:
             raise FormatError(f"{path}: not a bitship library for this machine: {e}") from None
@@ -32,6 +38,8 @@ class TvmSession:
 
     def run(self, *inputs: Array) -> tuple[Array, ...]:
         """Return the outputs for inputs of the graph's shapes and dtypes."""
+        if self._run is None:
+            raise PackageError(f"{self._graph.name}: the session is closed; open another")
         self._graph.check_inputs(inputs)
         held = [np.ascontiguousarray(a) for a in inputs]
         outputs = tuple(np.empty(p.type.shape, p.type.dtype.numpy) for p in self._graph.outputs)
@@ -43,8 +51,22 @@ class TvmSession:
         return outputs
 
     def close(self) -> None:
-        """Forget the library; its pages stay mapped until the process ends, as other sessions may share them."""
-        del self._run
+        """Unload the library; the session cannot run any more."""
+        if self._library is not None:
+            _ctypes.dlclose(self._library._handle)
+        self._library = self._run = None
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    """Load a private copy: the loader knows libraries by path and would hand back one that was since replaced."""
+    try:
+        data = path.read_bytes()
+        with tempfile.NamedTemporaryFile(prefix="bitship-", suffix=".so") as copy:
+            copy.write(data)
+            copy.flush()
+            return ctypes.CDLL(copy.name)
+    except OSError:
+        return ctypes.CDLL(str(path.resolve()))  # a temporary folder that forbids executing
 
 
 def open_session(path: Path, graph: Graph) -> TvmSession:
