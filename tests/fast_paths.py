@@ -117,6 +117,9 @@ def products(r: Rng) -> Graph:
             a = b.input("a", (1, n, depth), I8)
             m = b.constant("m", _weights(r, (1, depth, c)))
             outputs.append(b.node("mm", MatMul(zp, 0, _epilogue(r, 1, depth)), a, m))
+            batch = int(r.integers(1, 4))
+            p, q = b.input("p", (batch, n, depth), I8), b.input("q", (batch, depth, c), I8)
+            outputs.append(b.node("pq", MatMul(zp, 0, _epilogue(r, c, depth)), p, q))
     return b.finish([(name, None) for name in outputs])
 
 

@@ -157,6 +157,12 @@ def test_a_target_without_memories_is_refused(tmp_path: Path) -> None:
         FirmwareConverter().convert(CASES["clamp"]()[0], bare, tmp_path)
 
 
+def test_another_computer_without_a_toolchain_is_refused(tmp_path: Path) -> None:
+    other = Target("other", "other", TargetKind.LINUX, "none", (ConverterName.FIRMWARE,), triple="aarch64-linux-gnu")
+    with pytest.raises(TargetError, match="names no toolchain"):
+        FirmwareConverter().convert(CASES["clamp"]()[0], other, tmp_path)
+
+
 @needs_cc
 def test_a_library_of_another_graph_or_of_nothing_is_refused(tmp_path: Path) -> None:
     FirmwareConverter().convert(CASES["clamp"]()[0], HOST, tmp_path)

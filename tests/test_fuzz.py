@@ -24,7 +24,7 @@ from bitship.errors import BitshipError
 from bitship.graph import GraphBuilder, store
 from bitship.graph.dtypes import DType
 from bitship.graph.ops import Conv2D, Reshape, Softmax
-from bitship.importers import tflite
+from bitship.importers import onnx, tflite
 
 Reader = Callable[[bytes], object]
 INTERESTING = (0, 1, -1, 2, 127, 128, 255, 256, 65535, 1 << 20, (1 << 31) - 1, -(1 << 31), 0x7FFFFFF0, 1 << 30, -2, 7)
@@ -116,6 +116,13 @@ def mutate_json(data: bytes, r: random.Random) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
+def mutate_onnx(data: bytes, r: random.Random) -> bytes:
+    """Change nodes, tensors and shapes of a model, keeping the protobuf whole."""
+    from onnx_models import pervert
+
+    return pervert(data, [r.randrange(1 << 32), r.randrange(1 << 32)])
+
+
 def _change(value: Any, r: random.Random) -> None:
     while isinstance(value, dict | list) and value:
         key = r.choice(list(value)) if isinstance(value, dict) else r.randrange(len(value))
@@ -155,6 +162,8 @@ def survives(read: Reader, data: bytes) -> None:
 
 FORMATS: dict[str, tuple[Callable[[], tuple[bytes, ...]], Reader, Callable[[bytes, random.Random], bytes]]] = {
     "tflite": (tflite_seeds, lambda d: tflite.loads(d, "fuzz"), mutate_bytes),
+    "onnx": (onnx_seeds, lambda d: onnx.loads(d, "fuzz"), mutate_bytes),
+    "onnx-structure": (onnx_seeds, lambda d: onnx.loads(d, "fuzz"), mutate_onnx),
     "bitship": (bitship_seeds, lambda d: store.loads(d, "fuzz"), mutate_bytes),
     "bitship-json": (bitship_seeds, lambda d: store.loads(d, "fuzz"), mutate_json),
 }

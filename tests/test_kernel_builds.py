@@ -14,12 +14,13 @@ FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 SCRIPT = """
 from op_cases import CASES
-from test_kernels import assert_exact
+from test_kernels import assert_exact, test_rescale_is_exact_integer_arithmetic
 import bitship.graph.host
 
 bitship.graph.host.WIDE_TILE = {tile}
 for make in CASES.values():
     assert_exact(*make())
+test_rescale_is_exact_integer_arithmetic()
 """
 
 

@@ -1,5 +1,7 @@
 """The C kernels on this machine against the specification: every case, and odd shapes and roundings at random."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,14 +54,14 @@ def test_rescale_is_exact_integer_arithmetic(data: st.DataObject) -> None:
     n = channels if per_channel else 1
     multiplier = data.draw(st.lists(st.integers(0, INT32_MAX), min_size=n, max_size=n))
     shift = data.draw(st.lists(st.integers(-31, 30), min_size=n, max_size=n))
-    zero_point = data.draw(st.sampled_from([0, 0, 5, -128, INT32_MIN, INT32_MAX]))
+    zero_point = data.draw(st.sampled_from([0, 5, -128, (1 << 30) - 1, 1 - (1 << 30), INT32_MIN, INT32_MAX]))
     room = max((*shift, 0)) if rounding is Rounding.DOUBLE else 0
     values = data.draw(
         st.lists(st.integers(INT32_MIN >> room, INT32_MAX >> room), min_size=3 * channels, max_size=3 * channels)
     )
-    op = Rescale(
-        tuple(multiplier), tuple(shift), 0, zero_point, rounding, dtype=DType.INT32, qmin=INT32_MIN, qmax=INT32_MAX
-    )
+    dtype = data.draw(st.sampled_from([DType.INT8, DType.INT32]))
+    lowest, highest = sorted(data.draw(st.tuples(*[st.integers(dtype.qmin, dtype.qmax)] * 2)))
+    op = Rescale(tuple(multiplier), tuple(shift), 0, zero_point, rounding, dtype=dtype, qmin=lowest, qmax=highest)
     b = GraphBuilder("rescale")
     x = b.input("x", (3, channels), DType.INT32)
     bounded = b.node("bounded", Clamp(INT32_MIN >> room, INT32_MAX >> room), x)
@@ -68,7 +70,7 @@ def test_rescale_is_exact_integer_arithmetic(data: st.DataObject) -> None:
     for i, (v, got) in enumerate(zip(values, found.reshape(-1).tolist(), strict=True)):
         c = i % channels if per_channel else 0
         y = rescaled(v, multiplier[c], shift[c], rounding) + zero_point
-        assert got == min(max(y, INT32_MIN), INT32_MAX)
+        assert got == min(max(y, lowest), highest)
 
 
 small = st.integers(1, 9)
@@ -191,6 +193,15 @@ def test_inputs_need_not_be_contiguous() -> None:
     graph, _ = CASES["clamp"]()
     x = np.asfortranarray(np.arange(132).reshape(4, 33).astype(np.int8))
     np.testing.assert_array_equal(graph.run(x)[0], np.clip(x, -3, 77))
+
+
+def test_threads_may_run_one_graph_at_once() -> None:
+    graph, feeds = CASES["conv_3x3_double"]()
+    wanted = [spec.run(graph, *row)[0] for row in feeds]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: graph.run(*feeds[i % len(feeds)])[0], range(200)))
+    for i, value in enumerate(found):
+        np.testing.assert_array_equal(value, wanted[i % len(feeds)])
 
 
 def test_tensors_of_rank_zero() -> None:

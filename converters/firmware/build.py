@@ -73,6 +73,8 @@ def recipe(target: Target, functions: Sequence[str], weights: bool) -> Recipe:
     image = target.kind is TargetKind.MCU
     if image and (target.toolchain is None or target.flash is None or target.ram is None):
         raise TargetError(f"{target.name}: target.toml has no toolchain, flash or ram; firmware needs all three")
+    if target.kind is TargetKind.LINUX and target.toolchain is None:
+        raise TargetError(f"{target.name}: target.toml names no toolchain, which firmware needs; use another converter")
     prefix, core = (target.toolchain.prefix, target.toolchain.flags) if target.toolchain else ("", ())
     sources = ["model.c", *(["weights.S"] if weights else []), *(f"kernels/src/{f}" for f in kernel_files(functions))]
     flags = [*COMMON, *core]

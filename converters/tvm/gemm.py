@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
+from bitship.converters.tvm.computed import pack_at_run_time
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.narrow import channel_order, join
 from bitship.converters.tvm.requant import Epilogue
@@ -29,7 +30,9 @@ class Product:
     """A convolution as a matrix product.
 
     weights  [G, O, S, L] int64, zero point taken off: group, channel in the group, tap run, element of the run
-    starts   element offset of the runs as (count, stride) per level, outermost first, in the padded activations
+    levels   element offset of the runs as (count, stride) per level, outermost first, in the padded activations
+    computed  the matrices [G, L, O] where they are not constants; weights then has their shape alone, and every group
+              has activations and outputs of its own (a batch)
     """
 
     window: Window
@@ -40,6 +43,7 @@ class Product:
     input_zero_point: int
     requant: Rescale | None
     bound: int
+    computed: Buffer | None = None
 
     @property
     def groups(self) -> int:
@@ -59,6 +63,9 @@ class Product:
 
     def fits(self, isa: Isa) -> bool:
         """Whether this level has a kernel for it and no partial sum can wrap."""
+        if self.computed is not None:
+            largest = abs(self.input_zero_point + isa.offset) + 128 + isa.offset
+            return isa.k_step > 0 and int(self.weights.shape[3]) * 128 * largest < 1 << 31
         if isa.k_step == 0 or self.weights.min() < -128 or self.weights.max() > 127:
             return False
         reach = np.abs(self.start(isa)) + np.abs(self.weights).sum(axis=(2, 3)) * (128 + isa.offset)
@@ -131,6 +138,8 @@ class GemmKernel:
         """Write the whole loop nest."""
         w = self.window
         batch, rows, columns = (1, 1, w.n * w.oh * w.ow) if w.dense else (w.n, w.oh, w.ow)
+        if self.product.computed is not None:
+            columns = w.oh * w.ow
         widest = 4 if self.isa.registers >= 24 else 2
         if columns == 1:
             widest = 8 if self.isa.registers >= 24 else 4
@@ -154,16 +163,26 @@ class Micro:
         self.k, self.panel = kernel, panel
         fn, isa, p = kernel.fn, kernel.isa, kernel.product
         width = panel.count * panel.vectors * isa.lanes
-        start = np.zeros((p.groups, width), np.int64)
         last = min(width, kernel.per_group - panel.first)
-        start[:, :last] = p.start(isa)[:, panel.first : panel.first + last]
+        shape = (p.groups, kernel.per_group)
+        numbers = (
+            np.broadcast_to(np.arange(shape[1]), shape) if p.computed is not None else np.arange(shape[0] * shape[1])
+        )
         slots = np.full((p.groups, width), -1)
-        slots[:, :last] = np.arange(p.groups * kernel.per_group).reshape(p.groups, -1)[:, panel.first :][:, :last]
+        slots[:, :last] = numbers.reshape(shape)[:, panel.first : panel.first + last]
         self.parts = min(panel.vectors, 4)
         self.order = channel_order(self.parts, isa, p.requant)
         dealt = self._deal(slots).reshape(-1).tolist()
-        self.start = fn.constant(self._deal(start).astype(np.int32))
-        self.weights = fn.constant(np.stack([pack(w, panel, isa, self.order) for w in p.weights]))
+        if p.computed is not None:
+            matrices, factor = (p.groups, int(p.weights.shape[3]), shape[1]), p.input_zero_point + isa.offset
+            self.weights, self.start = pack_at_run_time(
+                fn, isa, p.computed, matrices, dealt[:width], panel.vectors, factor
+            )
+        else:
+            start = np.zeros((p.groups, width), np.int64)
+            start[:, :last] = p.start(isa)[:, panel.first : panel.first + last]
+            self.start = fn.constant(self._deal(start).astype(np.int32))
+            self.weights = fn.constant(np.stack([pack(w, panel, isa, self.order) for w in p.weights]))
         self.epilogue = Epilogue(fn, isa, p.requant, p.bound, dealt, isa.lanes)
 
     def _deal(self, values: Ints) -> Ints:
@@ -184,9 +203,10 @@ class Micro:
         weight = fn.let((g * self.panel.count + b) * (k.depth * nv * lanes * k.isa.k_step))
         self._walk(acc, base, weight, rows)
         pixel = fn.let(w.pixel(n, y, x0))
-        channel = g * k.per_group + b * (nv * lanes) + self.panel.first
-        total = k.per_group * k.product.groups
-        target = fn.let(pixel * total + channel)
+        batched = k.product.computed is not None
+        total = k.per_group if batched else k.per_group * k.product.groups
+        apart = w.oh * w.ow * k.per_group if batched else k.per_group
+        target = fn.let(pixel * total + g * apart + b * (nv * lanes) + self.panel.first)
         for first in range(0, nv, self.parts):
             used = self.parts * lanes - (lanes - self.panel.tail if first + self.parts == nv else 0)
             for i in range(rows):

@@ -113,8 +113,20 @@ def lower_matmul(
     out: Buffer,
     operands: tuple[Operand, Operand],
 ) -> None:
-    """matmul; ``x`` declares operand i as a parameter. A constant b of one batch is packed."""
+    """matmul; ``x`` declares operand i as a parameter. A constant b of one batch is packed ahead of time."""
     a, b = operands
+    if b.value is None and a.type.dtype is DType.INT8 and op.b_zero_point == 0:
+        (batch, rows, depth), n = a.type.shape, b.type.shape[2]
+        most = max(abs(a.range.lo - op.a_zero_point), abs(a.range.hi - op.a_zero_point))
+        bound = depth * most * max(abs(b.range.lo), abs(b.range.hi))
+        shape: Ints = np.broadcast_to(np.int64(0), (batch, n, 1, depth))
+        window, levels = Window(batch, 1, rows, depth, 1, rows), ((1, 0), (1, 0))
+        nothing = np.zeros(0, np.int64)
+        computed = Product(
+            window, shape, nothing, levels, rows * depth, op.a_zero_point, op.requant, bound, computed=x(1)
+        )
+        if computed.fits(isa):
+            return GemmKernel(fn, isa, computed, x(0), out).write()
     if b.value is not None and a.type.shape[0] == 1 and a.type.dtype is DType.INT8:
         weights: Array = b.value[0].astype(np.int64).T - op.b_zero_point
         bias = np.zeros(weights.shape[0], np.int64)

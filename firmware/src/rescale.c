@@ -123,24 +123,49 @@ static inline int32_t single_far(int32_t v, int32_t m, int32_t shift) {
     return (high + ((int32_t)1 << (-2 - shift))) >> (-1 - shift);
 }
 
+/* DOUBLE for shift < 0. The high half is at most 2^31 - 2, so adding 1 to it, shifted or not, stays in int32.
+ */
+static inline int32_t twice_right(int32_t v, int32_t m, int32_t shift) {
+    int32_t high = (int32_t)(uint32_t)((uint64_t)((int64_t)v * m + ((int64_t)1 << 30)) >> 31);
+    high -= high < 0;
+    return ((high >> (-1 - shift)) + 1) >> 1;
+}
+
+/* Any shift, any rounding, clamped. */
+static int32_t one(const struct bitship_rescale *r, int32_t v, int32_t m, int32_t shift) {
+    if (r->rounding == BITSHIP_SINGLE) {
+        return single_wide(v, m, 31 - shift, r);
+    }
+    const int32_t zero_point = r->output_zero_point;
+    return place(twice_scalar(v, m, shift), r->qmin - zero_point, r->qmax - zero_point, zero_point);
+}
+
+/* The common shifts leave |y| at most 2^30: the zero point can be added before the clamp. */
+static inline void to_int8(const struct bitship_rescale *r, const int32_t *m, const int8_t *s, int32_t step,
+                           int32_t n, const int32_t *lanes, int8_t *out) {
+    const int32_t zero_point = r->output_zero_point, qmin = r->qmin, qmax = r->qmax;
+    const int doubled = r->rounding == BITSHIP_DOUBLE;
+    for (const int32_t *const end = lanes + n; lanes != end; lanes++, m += step, s += step) {
+        const int32_t shift = *s;
+        int32_t y;
+        if (doubled && shift < 0) {
+            y = twice_right(*lanes, *m, shift) + zero_point;
+        } else if (!doubled && shift <= -2) {
+            y = single_far(*lanes, *m, shift) + zero_point;
+        } else {
+            y = one(r, *lanes, *m, shift);
+        }
+        y = y < qmin ? qmin : y;
+        *out++ = (int8_t)(y > qmax ? qmax : y);
+    }
+}
+
 void bitship_rescale_to_int8(const struct bitship_rescale *r, int32_t channel, int32_t n,
                              const int32_t *lanes, int8_t *out) {
-    const int32_t step = r->count > 1, zero_point = r->output_zero_point;
-    const int32_t lo = r->qmin - zero_point, hi = r->qmax - zero_point;
-    const int32_t *m = r->multiplier + channel * step;
-    const int8_t *s = r->shift + channel * step;
-    if (r->rounding == BITSHIP_DOUBLE) {
-        for (int32_t i = 0; i < n; i++, m += step, s += step) {
-            out[i] = (int8_t)place(twice_scalar(lanes[i], *m, *s), lo, hi, zero_point);
-        }
-        return;
-    }
-    for (int32_t i = 0; i < n; i++, m += step, s += step) {
-        if (*s <= -2) {
-            out[i] = (int8_t)place(single_far(lanes[i], *m, *s), lo, hi, zero_point);
-        } else {
-            out[i] = (int8_t)single_wide(lanes[i], *m, 31 - *s, r);
-        }
+    if (r->count > 1) {
+        to_int8(r, r->multiplier + channel, r->shift + channel, 1, n, lanes, out);
+    } else {
+        to_int8(r, r->multiplier, r->shift, 0, n, lanes, out);
     }
 }
 

@@ -24,10 +24,15 @@ Calibration = Annotated[
 Outputs = Annotated[
     list[str] | None, typer.Option("--output", help="Cut a .tflite or .onnx model at this tensor; may be repeated.")
 ]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="How a torch module is quantized: int8, int8-mse or int8-percentile.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
-def read_model(model: str, calibration: Path | None = None, outputs: list[str] | None = None) -> Graph:
+def read_model(
+    model: str, calibration: Path | None = None, outputs: list[str] | None = None, recipe: str = "int8"
+) -> Graph:
     """Return the graph MODEL names: a file, or what a factory gives, quantized when it is a module."""
     from bitship.loading import load
 
@@ -47,7 +52,7 @@ def read_model(model: str, calibration: Path | None = None, outputs: list[str] |
         )
     from bitship.quantization import quantize as run
 
-    return run(module, batches)
+    return run(module, batches, recipe)
 
 
 def _call_factory(model: str) -> Any:
@@ -85,6 +90,7 @@ def quantize(
     model: Model,
     out: Annotated[Path, typer.Option("-o", "--out", help="The .bitship file to write.")],
     calibration: Calibration = None,
+    recipe: RecipeName = "int8",
     output: Outputs = None,
     json: Json = False,
 ) -> None:
@@ -96,7 +102,7 @@ def quantize(
     if out.exists():
         raise FormatError(f"{out}: already exists; remove it or choose another name")
     with working(f"reading {model}", json):
-        graph = read_model(model, calibration, output)
+        graph = read_model(model, calibration, output, recipe)
     save(graph, out)
     if json:
         emit_json({"graph": str(out), "digest": graph.digest, "nodes": len(graph.nodes), "macs": graph.macs})
@@ -109,6 +115,7 @@ def quantize(
 def inspect(
     model: Model,
     calibration: Calibration = None,
+    recipe: RecipeName = "int8",
     output: Outputs = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the table and the drawing.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the drawing alone.")] = None,
@@ -118,7 +125,7 @@ def inspect(
     from bitship import inspection
 
     with working(f"reading {model}", json):
-        graph = read_model(model, calibration, output)
+        graph = read_model(model, calibration, output, recipe)
     rows = inspection.rows(graph)
     if svg is not None:
         inspection.write_svg(graph, svg)

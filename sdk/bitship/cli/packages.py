@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitship.cli.models import Calibration, Json, Model, Outputs, read_model
+from bitship.cli.models import Calibration, Json, Model, Outputs, RecipeName, read_model
 from bitship.cli.output import console, emit_json, number, table, working
 from bitship.targets import ConverterName
 
@@ -23,6 +23,7 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="The package folder to create.")],
     converter: Converter = None,
     calibration: Calibration = None,
+    recipe: RecipeName = "int8",
     output: Outputs = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a package that is there.")] = False,
     json: Json = False,
@@ -32,7 +33,7 @@ def export(
     from bitship.package import MANIFEST
 
     with working(f"reading {model}", json):
-        graph = read_model(model, calibration, output)
+        graph = read_model(model, calibration, output, recipe)
     with working(f"exporting for {target}", json):
         package = run(graph, target, out, converter=converter, overwrite=overwrite)
     if json:
