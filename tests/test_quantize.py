@@ -95,6 +95,7 @@ OPS: dict[str, tuple[Any, tuple[tuple[int, ...], ...]]] = {
     "pixel_shuffle": (lambda: nn.PixelShuffle(2), ((8, 4, 4),)),
     "dropout": (lambda: nn.Sequential(nn.Dropout(0.5), nn.Identity(), nn.ReLU()), (X4,)),
     "softmax": (lambda: nn.Softmax(-1), ((11,),)),
+    "softmax_columns": (lambda: nn.Softmax(-1), (X4,)),
     "softmax_channels": (lambda: nn.Softmax(1), (X4,)),
     "matmul": (lambda: Call(lambda m, a, b: a @ b), ((5, 7), (7, 4))),
     "two_outputs": (lambda: Call(lambda m, x: (F.relu(x), x * 2.0)), (X4,)),
@@ -136,6 +137,15 @@ def test_global_pool_and_flatten_need_no_transpose_and_one_reshape() -> None:
     graph = quantize(net, batches(X4))
     assert [n.op.name for n in graph.nodes] == ["conv2d", "reduce_sum", "reshape", "fully_connected"]
     assert not any(isinstance(n.op, Transpose) for n in graph.nodes)
+
+
+def test_tokens_of_an_image_need_no_transpose() -> None:
+    def forward(m: Any, x: Any) -> Any:
+        t = m.l(m.c(x).flatten(2).transpose(1, 2))
+        return t.transpose(1, 2).reshape(1, 4, 3, 3)
+
+    graph = one_op(Call(forward, c=nn.Conv2d(3, 6, 4, 2), l=nn.Linear(6, 4)), X4)
+    assert [n.op.name for n in graph.nodes if n.op.name != "reshape"] == ["conv2d", "fully_connected"]
 
 
 def test_a_tiny_weight_channel_with_a_large_bias_keeps_its_bias() -> None:

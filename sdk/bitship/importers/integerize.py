@@ -30,8 +30,8 @@ from bitship.graph.ops import (
 )
 from bitship.importers import functions
 
-TO_NHWC = (0, 2, 3, 1)
-TO_NCHW = (0, 3, 1, 2)
+STORED = {3: (0, 2, 1), 4: (0, 2, 3, 1)}  # by rank: where the axes of planes are taken from
+GIVEN = {3: (0, 2, 1), 4: (0, 3, 1, 2)}  # and the way back
 _I32 = DType.INT32
 _BIAS_LIMIT = 1 << 30
 
@@ -63,7 +63,8 @@ class QuantizedTensor:
     """An int8 tensor of the graph being built.
 
     name    its name in the graph
-    shape   in the front end's axis order; ``planes``: rank 4 [N, C, H, W] that the graph stores as [N, H, W, C]
+    shape   in the front end's axis order
+    planes  whether the graph stores it channels last: [N, C, H, W] as [N, H, W, C], or [N, C, L] as [N, L, C]
     """
 
     name: str
@@ -76,7 +77,7 @@ class QuantizedTensor:
         if not -len(self.shape) <= axis < len(self.shape):
             raise UnsupportedError(f"axis {axis} outside rank {len(self.shape)}")
         axis %= len(self.shape)
-        return TO_NHWC.index(axis) if self.planes else axis
+        return STORED[len(self.shape)].index(axis) if self.planes else axis
 
 
 @dataclass(frozen=True)
@@ -108,23 +109,23 @@ class Integerizer:
     def input(self, name: str, shape: Sequence[int], q: QParams, dtype: DType = DType.INT8) -> QuantizedTensor:
         """Declare a graph input; rank 4 is an image and becomes NHWC. As uint8 its zero point is 128 higher."""
         shape, planes = tuple(shape), len(shape) == 4
-        stored = tuple(shape[i] for i in TO_NHWC) if planes else shape
+        stored = tuple(shape[i] for i in STORED[4]) if planes else shape
         quant = Quant(q.scale, q.zero_point + (128 if dtype is DType.UINT8 else 0))
         return QuantizedTensor(self.b.input(name, stored, dtype, quant), shape, q, planes)
 
     def constant(self, name: str, values: Array, q: QParams) -> QuantizedTensor:
         """Add an int8 constant given in the front end's order."""
         planes = values.ndim == 4
-        stored = values.transpose(TO_NHWC) if planes else values
+        stored = values.transpose(STORED[4]) if planes else values
         return QuantizedTensor(self.b.constant(name, np.ascontiguousarray(stored)), values.shape, q, planes)
 
     def natural(self, x: QuantizedTensor) -> QuantizedTensor:
         """Return x stored in the order of its shape."""
         if not x.planes:
             return x
-        if x.shape[2:] == (1, 1) or x.shape[1] == 1:
+        if x.shape[1] == 1 or all(n == 1 for n in x.shape[2:]):
             return replace(x, name=self.view(x.name, x.shape), planes=False)
-        return replace(x, name=self.b.node(f"{x.name}.nchw", Transpose(TO_NCHW), x.name), planes=False)
+        return replace(x, name=self.b.node(f"{x.name}.nchw", Transpose(GIVEN[len(x.shape)]), x.name), planes=False)
 
     def image(self, x: QuantizedTensor) -> QuantizedTensor:
         """Return rank-4 x stored as NHWC."""
@@ -133,8 +134,8 @@ class Integerizer:
         if len(x.shape) != 4:
             raise UnsupportedError(f"rank {len(x.shape)}: an image of rank 4 [N, C, H, W] is needed")
         if x.shape[2:] == (1, 1) or x.shape[1] == 1:
-            return replace(x, name=self.view(x.name, tuple(x.shape[i] for i in TO_NHWC)), planes=True)
-        return replace(x, name=self.b.node(f"{x.name}.nhwc", Transpose(TO_NHWC), x.name), planes=True)
+            return replace(x, name=self.view(x.name, tuple(x.shape[i] for i in STORED[4])), planes=True)
+        return replace(x, name=self.b.node(f"{x.name}.nhwc", Transpose(STORED[4]), x.name), planes=True)
 
     def view(self, name: str, shape: tuple[int, ...]) -> str:
         """Reshape a tensor as it is stored; a reshape of a reshape is one, and back again is none."""
@@ -148,7 +149,7 @@ class Integerizer:
     def result(self, name: str, like: QuantizedTensor, q: QParams) -> QuantizedTensor:
         """Wrap a node's output stored in the order of ``like``."""
         stored = self.b.types[name].shape
-        shape = tuple(stored[i] for i in TO_NCHW) if like.planes else stored
+        shape = tuple(stored[i] for i in GIVEN[len(stored)]) if like.planes else stored
         return QuantizedTensor(name, shape, q, like.planes)
 
     # -- requantization
@@ -280,12 +281,22 @@ class Integerizer:
         sides = []
         for t in (a, b):
             if len(t.shape) < rank:
+                t = self.natural(t)
                 shape = (1,) * (rank - len(t.shape)) + t.shape
                 t = replace(t, name=self.view(t.name, shape), shape=shape)
             sides.append(t)
-        if sides[0].planes != sides[1].planes:
-            sides = [self.image(t) for t in sides]
+        sides = self.ordered(sides)
         return sides[0], sides[1]
+
+    def ordered(self, xs: Sequence[QuantizedTensor]) -> list[QuantizedTensor]:
+        """Return tensors of equal rank in one stored order: images as NHWC, others in their own."""
+        if len({x.planes for x in xs}) == 1:
+            return list(xs)
+        return [self.image(x) if len(x.shape) == 4 else self.natural(x) for x in xs]
+
+    def port(self, x: QuantizedTensor) -> QuantizedTensor:
+        """Return a tensor as it leaves the graph: images as NHWC, others in their own order."""
+        return self.image(x) if len(x.shape) == 4 else self.natural(x)
 
     def _sum(
         self,

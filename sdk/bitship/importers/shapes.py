@@ -1,5 +1,6 @@
 """The rest of the integerize step: pools, means, softmax, resizing, and ops that move elements."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -21,8 +22,9 @@ from bitship.graph.ops import (
 )
 from bitship.importers import functions
 from bitship.importers.integerize import (
+    GIVEN,
     NO_LIMITS,
-    TO_NHWC,
+    STORED,
     Integerizer,
     Limits,
     QParams,
@@ -100,9 +102,7 @@ def concat(
     g: Integerizer, name: str, xs: Sequence[QuantizedTensor], axis: int, out: QParams, limits: Limits = NO_LIMITS
 ) -> QuantizedTensor:
     """Join along an axis, operands rescaled where their parameters differ from the result's."""
-    planes = any(x.planes for x in xs)
-    same = [g.requantize(f"{name}.in{i}", x, out, limits) for i, x in enumerate(xs)]
-    stored = [g.image(x) if planes else x for x in same]
+    stored = g.ordered([g.requantize(f"{name}.in{i}", x, out, limits) for i, x in enumerate(xs)])
     return g.result(g.b.node(name, Concat(stored[0].axis(axis)), *(x.name for x in stored)), stored[0], out)
 
 
@@ -111,7 +111,7 @@ def pad(
 ) -> QuantizedTensor:
     """Surround by a real constant, rounded and saturated to what x can hold; negative padding is refused."""
     q = functions.round_half_up(Fraction(value) / Fraction(x.q.scale)) + x.q.zero_point
-    stored = tuple(padding[i] for i in TO_NHWC) if x.planes else tuple(padding)
+    stored = tuple(padding[i] for i in STORED[len(x.shape)]) if x.planes else tuple(padding)
     return g.result(g.b.node(name, Pad(stored, min(max(q, -128), 127)), x.name), x, x.q)
 
 
@@ -124,6 +124,9 @@ def reshape(g: Integerizer, name: str, x: QuantizedTensor, shape: Sequence[int])
         shape = tuple(size // max(known, 1) if n == -1 else n for n in shape)
     if shape == x.shape:
         return x
+    if x.planes and len(shape) in STORED and shape[:2] == x.shape[:2] and math.prod(shape) == math.prod(x.shape):
+        view = g.view(x.name, tuple(shape[i] for i in STORED[len(shape)]))  # [N, C, H, W] to [N, C, L], or back
+        return replace(x, name=view, shape=shape)
     x = g.natural(x)
     return replace(x, name=g.view(x.name, shape), shape=shape)
 
@@ -134,10 +137,10 @@ def permute(g: Integerizer, name: str, x: QuantizedTensor, perm: Sequence[int]) 
     if order == tuple(range(len(order))):
         return x
     shape = tuple(x.shape[p] for p in order)
-    if x.planes and order == TO_NHWC:
+    if x.planes and order == STORED[len(order)]:
         return QuantizedTensor(x.name, shape, x.q)
     x = g.natural(x)
-    if order == (0, 3, 1, 2):
+    if order == GIVEN.get(len(order)):
         return QuantizedTensor(x.name, shape, x.q, planes=True)
     return QuantizedTensor(g.b.node(name, Transpose(order), x.name), shape, x.q)
 
@@ -193,6 +196,8 @@ def resize(
 def softmax(g: Integerizer, name: str, x: QuantizedTensor, axis: int) -> QuantizedTensor:
     """Softmax along an axis; the result has scale 1/256 and zero point -128."""
     rank = len(x.shape)
+    if axis % rank == rank - 1:
+        x = g.natural(x)
     if x.axis(axis) != rank - 1:
         order = [i for i in range(rank) if i != axis % rank] + [axis % rank]
         back = [order.index(i) for i in range(rank)]

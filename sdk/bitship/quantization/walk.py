@@ -63,8 +63,7 @@ class Walk:
         value = self.values[node]
         if not isinstance(value, QuantizedTensor):
             raise QuantizationError(f"output '{node.name}': it stays in float; quantize it too")
-        if len(value.shape) == 4:
-            value = self.g.image(value)
+        value = self.g.port(value)
         return value.name, Quant(value.q.scale, value.q.zero_point)
 
     def _call(self, node: Any) -> Any:

@@ -116,8 +116,7 @@ class Walk:
         value = self.values.get(name)
         if not isinstance(value, QuantizedTensor):
             raise self.refuse(f"output '{name}' is not an integer tensor; name a quantized one with --output NAME")
-        if len(value.shape) == 4:
-            value = self.g.image(value)
+        value = self.g.port(value)
         if not self.unsigned.get(name, False):
             return value.name, Quant(value.q.scale, value.q.zero_point)
         name = self.builder.node(f"{value.name}.uint8", _TO_UINT8, value.name)
