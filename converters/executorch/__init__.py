@@ -17,6 +17,7 @@ from bitship.converters.executorch import program, xnnpack
 from bitship.converters.executorch.measure import Difference, Note, measure
 from bitship.converters.executorch.session import ExecutorchSession
 from bitship.errors import BitshipError
+from bitship.extras import quiet
 from bitship.graph import Graph
 from bitship.targets import Target
 
@@ -41,7 +42,7 @@ class ExecutorchConverter:
         """
         program.require("torch")
         program.require("executorch.exir")
-        with program.quiet():
+        with quiet():
             lowered = program.lower(graph)
         out.mkdir(parents=True, exist_ok=True)
         (out / EXACT).write_bytes(lowered.buffer)
@@ -68,7 +69,7 @@ def _delegated(graph: Graph, out: Path) -> Note:
     """
     path = out / FAST
     try:
-        with program.quiet():
+        with quiet():
             lowered = xnnpack.lower(graph)
         if not xnnpack.delegates(lowered):
             return Note(skipped="XNNPACK takes no part of this graph")

@@ -1,45 +1,21 @@
 """From an integer graph to an ExecuTorch program: a torch module of the graph, exported and lowered."""
 
-import contextlib
-import importlib
-import logging
 import sys
-import warnings
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from bitship import extras
 from bitship.converters.executorch.arithmetic import Constants, torch_dtype
 from bitship.converters.executorch.ops import LOWERINGS
 from bitship.converters.executorch.values import Value
-from bitship.errors import MissingDependencyError, UnsupportedError
+from bitship.errors import UnsupportedError
 from bitship.graph import Graph
 from bitship.graph.base import TensorType
 
 _DEEP = 100_000
 
 
-def require(package: str) -> Any:
-    """Import and return a package; MissingDependencyError when it is absent."""
-    try:
-        with quiet():
-            return importlib.import_module(package)
-    except ImportError as e:
-        raise MissingDependencyError(
-            f"executorch converter: package '{package}' cannot be imported ({e}); pip install 'bitship[executorch]'"
-        ) from None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' warnings and log lines to themselves."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+require = partial(extras.require, extra="executorch", what="executorch converter")
 
 
 def evaluate(graph: Graph, constants: Constants, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.lower import Address, Program
 from bitship.errors import MissingDependencyError, UnsupportedError
+from bitship.extras import require
 from bitship.graph import Graph
 
 RUNNER = Path(__file__).with_name("runner.c")
@@ -33,11 +34,7 @@ _FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-g0", "-fno-ident", "-fno-asynchronous-
 
 def require_tvm() -> str:
     """Return TVM's version; MissingDependencyError when it is not installed."""
-    try:
-        import tvm
-    except ImportError:
-        raise MissingDependencyError("tvm: not installed; pip install 'bitship[tvm]'") from None
-    return str(tvm.__version__)
+    return str(require("tvm", "tvm", "tvm converter").__version__)
 
 
 def compiler(isa: Isa, prefix: str | None = None) -> str:

@@ -1,8 +1,9 @@
 /* Runs a model on files: runner [-r REPEATS] IN... OUT...
  *
- * One file per graph input, then one per output, raw little-endian tensors. A file may hold several samples one after
- * the other; all inputs must hold as many. Prints one line per output, "output I CRC32 BYTES", over the whole file, and
- * with -r one line per timed run of the first sample, "run_ns N". Exit code 0, or 2 with one line on stderr.
+ * One file per graph input, then one per output, raw little-endian tensors. A file may hold several samples
+ * one after the other; all inputs must hold as many. Prints one line per output, "output I CRC32 BYTES", over
+ * the whole file, and with -r one line per timed run of the first sample, "run_ns N". Exit code 0, or 2 with
+ * one line on stderr.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -13,14 +14,12 @@
 extern const uint32_t bitship_inputs, bitship_input_bytes[], bitship_outputs, bitship_output_bytes[];
 int bitship_run(const void *const *inputs, void *const *outputs);
 
-static void fail(const char *where, const char *what)
-{
+static void fail(const char *where, const char *what) {
     fprintf(stderr, "runner: %s: %s\n", where, what);
     exit(2);
 }
 
-static uint32_t crc32(const uint8_t *data, size_t size)
-{
+static uint32_t crc32(const uint8_t *data, size_t size) {
     uint32_t crc = 0xFFFFFFFFu;
     for (size_t i = 0; i < size; i++) {
         crc ^= data[i];
@@ -31,8 +30,7 @@ static uint32_t crc32(const uint8_t *data, size_t size)
     return ~crc;
 }
 
-static uint8_t *read_file(const char *path, size_t *size)
-{
+static uint8_t *read_file(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
     if (!file || fseek(file, 0, SEEK_END)) {
         fail(path, "cannot be read");
@@ -48,15 +46,13 @@ static uint8_t *read_file(const char *path, size_t *size)
     return data;
 }
 
-static int64_t now_ns(void)
-{
+static int64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     int first = 1;
     long repeats = 0;
     if (argc > 2 && !strcmp(argv[1], "-r")) {
@@ -77,7 +73,8 @@ int main(int argc, char **argv)
         in[i] = read_file(argv[first + (int)i], &size);
         size_t count = size / bitship_input_bytes[i];
         if (size == 0 || size % bitship_input_bytes[i] || (i && count != samples)) {
-            fail(argv[first + (int)i], "its size is no multiple of the input's, or not as many samples as the others");
+            fail(argv[first + (int)i],
+                 "its size is no multiple of the input's, or not as many samples as the others");
         }
         samples = count;
     }

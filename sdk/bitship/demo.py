@@ -9,6 +9,7 @@ import numpy as np
 
 from bitship.cli.output import console, number, table
 from bitship.errors import DeviceError, MissingDependencyError, PackageError
+from bitship.extras import require
 from bitship.graph import Graph, save
 from bitship.graph.base import Array
 from bitship.targets import ConverterName
@@ -29,10 +30,7 @@ class Digits:
 
 def load_digits() -> Digits:
     """Return the digits as [N, 1, 8, 8] float32; MissingDependencyError without scikit-learn."""
-    try:
-        from sklearn import datasets
-    except ImportError:
-        raise MissingDependencyError("demo: scikit-learn is missing; pip install 'bitship[demo]'") from None
+    datasets = require("sklearn.datasets", "demo", "demo")
     data = datasets.load_digits()
     x = (data.images / 16).astype(np.float32)[:, None]
     return Digits(x[:TRAIN], data.target[:TRAIN], x[TRAIN:], data.target[TRAIN:])
@@ -59,10 +57,7 @@ def network() -> Any:
 
 def train(digits: Digits) -> Any:
     """Train the network on the CPU with fixed seeds and random shifts by one pixel; some seconds on one core."""
-    try:
-        import torch
-    except ImportError:
-        raise MissingDependencyError("demo: torch is missing; pip install 'bitship[torch]'") from None
+    torch = require("torch", "torch", "demo")
     from rich.progress import track
 
     torch.set_num_threads(1)  # the network is so small that more threads only wait for each other

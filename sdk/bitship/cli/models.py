@@ -74,8 +74,10 @@ def _call_factory(model: str) -> Any:
 
 def _read_calibration(path: Path) -> list[Any]:
     import numpy as np
-    import torch
 
+    from bitship.extras import require
+
+    torch = require("torch", "torch", "--calibration")
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = [data[k] for k in data.files]

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bitship.errors import QuantizationError
+from bitship.extras import quiet
 from bitship.graph import Graph
-from bitship.quantization.packages import quiet, require
+from bitship.quantization.packages import require
 from bitship.quantization.pt2 import load_pt2
 from bitship.quantization.recipe import RECIPES, Calibrator, Recipe, recipe_named
 

@@ -1,34 +1,7 @@
-"""The optional packages quantization needs: imported on first use, their chatter kept away."""
+"""The optional packages quantization needs."""
 
-import importlib
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
-from bitship.errors import MissingDependencyError
+from bitship import extras
 
-
-def require(package: str) -> Any:
-    """Import and return a package; MissingDependencyError when it is absent."""
-    try:
-        with quiet():
-            return importlib.import_module(package)
-    except ImportError as e:
-        raise MissingDependencyError(
-            f"quantize: package '{package}' cannot be imported ({e}); pip install 'bitship[torch]'"
-        ) from None
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' warnings and log lines to themselves."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+require = partial(extras.require, extra="torch", what="quantize")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bitship.errors import BitshipError, FormatError, UnsupportedError
+from bitship.extras import quiet
 from bitship.graph import Graph
-from bitship.quantization.packages import quiet, require
+from bitship.quantization.packages import require
 
 MAX_BYTES = 1 << 31
 _MODEL = "models/model.json"

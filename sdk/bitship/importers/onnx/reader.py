@@ -1,7 +1,6 @@
 """Read an .onnx file into plain data; every damaged or hostile file ends in FormatError."""
 
 import contextlib
-import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bitship.errors import BitshipError, FormatError, MissingDependencyError, UnsupportedError
+from bitship.errors import BitshipError, FormatError, UnsupportedError
+from bitship.extras import require
 from bitship.graph.base import MAX_RANK, Array
 
 MAX_BYTES = 1 << 31
@@ -71,15 +71,6 @@ def damage_is_format_error(where: str) -> Iterator[None]:
         raise FormatError(f"{where}: damaged or not an ONNX model ({type(e).__name__}: {text})") from None
 
 
-def require() -> Any:
-    """Import and return onnx; MissingDependencyError when it is absent."""
-    try:
-        importlib.import_module("onnx.numpy_helper")
-        return importlib.import_module("onnx")
-    except ImportError as e:
-        raise MissingDependencyError(f"onnx cannot be imported ({e}); pip install 'bitship[onnx]'") from None
-
-
 def read(path: Path) -> Model:
     """Read a file; FormatError when it cannot be read or is damaged."""
     try:
@@ -96,7 +87,8 @@ def parse(data: bytes, where: str) -> Model:
 
     Raises FormatError for damage, UnsupportedError for dynamic shapes, external data, subgraphs and old opsets.
     """
-    onnx = require()
+    onnx = require("onnx", "onnx", "onnx importer")
+    require("onnx.numpy_helper", "onnx", "onnx importer")
     with damage_is_format_error(where):
         proto = onnx.ModelProto()
         proto.ParseFromString(data)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bitship.errors import FormatError, MissingDependencyError, UnsupportedError
+from bitship.errors import FormatError, UnsupportedError
+from bitship.extras import require
 from bitship.graph.base import Array
 
 MAX_ITEMS = 1 << 16
@@ -95,12 +96,7 @@ def read(path: Path) -> Model:
 
 def parse(data: bytes, where: str) -> Model:
     """Read a .tflite file from bytes; ``where`` opens every message."""
-    try:
-        import tflite
-    except ImportError:
-        raise MissingDependencyError(
-            "tflite importer: package 'tflite' is missing; pip install 'bitship[tflite]'"
-        ) from None
+    tflite = require("tflite", "tflite", "tflite importer")
     if len(data) < 16 or data[4:8] != b"TFL3":
         raise FormatError(f"{where}: not a .tflite file (no TFL3 identifier)")
     with damage_is_format_error(where):
