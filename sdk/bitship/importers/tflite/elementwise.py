@@ -157,13 +157,16 @@ def quantize(ctx: Context) -> None:
 
 def _quantized_input(ctx: Context, index: int) -> None:
     """Make the graph take the codes instead of the floats the file takes."""
-    if index in ctx.float_inputs:
-        raise ctx.refuse("a float graph input is quantized twice")
     info, out = ctx.info(index), ctx.info(ctx.result)
     quant = Quant(ctx.scale(ctx.result), out.zero_point[0])
     dtype = DType.INT8 if out.type == "INT8" else DType.UINT8
-    ctx.float_inputs[index] = ctx.builder.input(info.name, info.shape, dtype, quant)
-    ctx.names[ctx.result] = signed(ctx, ctx.float_inputs[index])
+    if index not in ctx.float_inputs:
+        name = ctx.builder.input(info.name, info.shape, dtype, quant)
+        ctx.float_inputs[index] = (signed(ctx, name), quant, dtype)
+    name, known, known_dtype = ctx.float_inputs[index]
+    if (known, known_dtype) != (quant, dtype):
+        raise ctx.refuse("a float graph input is quantized twice, and not alike")
+    ctx.names[ctx.result] = name
 
 
 def signed(ctx: Context, name: str) -> str:
@@ -208,6 +211,7 @@ def _relu(low: float, high: float | None) -> Callable[[Context], None]:
 relu = _relu(0, None)
 relu6 = _relu(0, 6)
 relu_n1_to_1 = _relu(-1, 1)
+relu_0_to_1 = _relu(0, 1)
 
 
 def _emit_table(ctx: Context, function: Callable[[int], int]) -> None:
