@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tflite_cases import CASES, Q, X, conv_net, i8, i32, simple, u8
+from tflite_arithmetic_cases import CASES as ARITHMETIC_CASES
+from tflite_cases import CASES as BASIC_CASES
+from tflite_cases import Q, X, conv_net, i8, i32, simple, u8
+from tflite_layout_cases import CASES as LAYOUT_CASES
 from tflite_models import Net, Reference, T, encode
 
 from bitship.errors import BitshipError, FormatError, UnsupportedError
@@ -14,6 +17,9 @@ from bitship.graph.base import Array
 from bitship.importers import tflite
 
 pytest.importorskip("ai_edge_litert", reason="LiteRT judges these tests")
+
+
+CASES = {**BASIC_CASES, **LAYOUT_CASES, **ARITHMETIC_CASES}
 
 
 def feed(t: T, k: int) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 
 from bitship.graph.base import Array
 
-TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int8": 9}
+TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "int8": 9}
 _VERSIONS = {
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
@@ -15,6 +15,11 @@ _VERSIONS = {
     "HARD_SWISH": 1,
     "RELU_N1_TO_1": 1,
     "RESHAPE": 1,
+    "TRANSPOSE_CONV": 4,
+    "BATCH_MATMUL": 4,
+    **dict.fromkeys(
+        ("DEPTH_TO_SPACE", "ELU", "EXPAND_DIMS", "PRELU", "RELU_0_TO_1", "SHAPE", "SQUEEZE", "SUM", "LOG_SOFTMAX"), 1
+    ),
 }
 
 

@@ -109,6 +109,7 @@ def transpose(ctx: Context) -> None:
 
 
 def pairs_of(ctx: Context, position: int) -> tuple[tuple[int, int], ...]:
+    """Return a constant [n, 2] operand as pairs."""
     flat = ctx.ints(position)
     return tuple(zip(flat[::2], flat[1::2], strict=True))
 
