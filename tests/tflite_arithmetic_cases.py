@@ -116,12 +116,6 @@ CASES: dict[str, Callable[[], Model]] = {
     "mean_rows": lambda: mean((4, 300), (300,), i32(0), False),
     "mean_rank_5": lambda: mean((2, 3, 2, 4, 5), (2, 2, 5), i32(1, 3), False),
     "mean_large": lambda: mean((1, 56, 56, 3), (1, 3), i32(1, 2), False),
-    "sum_scales": lambda: simple(
-        "SUM", [T(X, **Q)], T((1, 8, 6), scale=0.21, zero_point=5), "ReducerOptions", [i32(1)], keepDims=False
-    ),
-    "sum_scales_uint8": lambda: simple(
-        "SUM", [T(X, "uint8", 0.05, 100)], T((1, 1, 1, 6), "uint8", 1.1, 77), "ReducerOptions", [i32(1, 2)], keepDims=True
-    ),
     "arg_min": lambda: simple("ARG_MIN", [T((3, 17), **Q)], T((3,), "int32"), "ArgMinOptions", [i32(-1)], outputType=2),
     "arg_max_int64": lambda: simple(
         "ARG_MAX", [T((3, 17), "uint8", 0.1, 3)], T((3,), "int64"), "ArgMaxOptions", [i32(1)], outputType=4
@@ -141,4 +135,3 @@ CASES: dict[str, Callable[[], Model]] = {
         T(X, **Q), T((5, 3, 3, 6), "int8", 0.008, 0, 0, i8(5, 3, 3, 6)), T((1, 9, 8, 5), "int8", 0.9, 7)
     ),
 }  # fmt: skip
-

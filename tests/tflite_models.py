@@ -17,9 +17,7 @@ _VERSIONS = {
     "RESHAPE": 1,
     "TRANSPOSE_CONV": 4,
     "BATCH_MATMUL": 4,
-    **dict.fromkeys(
-        ("DEPTH_TO_SPACE", "ELU", "EXPAND_DIMS", "PRELU", "RELU_0_TO_1", "SHAPE", "SQUEEZE", "SUM", "LOG_SOFTMAX"), 1
-    ),
+    **dict.fromkeys(("DEPTH_TO_SPACE", "ELU", "EXPAND_DIMS", "PRELU", "RELU_0_TO_1", "SHAPE", "SQUEEZE", "SUM"), 1),
 }
 
 
@@ -99,12 +97,12 @@ def encode(net: Net, inputs: list[int], outputs: list[int]) -> bytes:
 class Reference:
     """LiteRT's reference kernels (BUILTIN_REF) on a .tflite file; the judge of an import."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, resolver: str = "BUILTIN_REF") -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         self.interpreter = Interpreter(
             model_content=model,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+            experimental_op_resolver_type=getattr(OpResolverType, resolver),
             num_threads=1,
             experimental_preserve_all_tensors=True,
         )

@@ -1,6 +1,6 @@
 """Functions of one int8 code that LiteRT computes itself, in float32 or fixed point: every one becomes a table.
 
-Where LiteRT calls the C library (exp, log, erf), the last bit is the library's own business. A table is taken only when
+Where LiteRT calls the C library (exp, tanh, erf), the last bit is the library's own business. A table is taken only when
 every result within a few units in the last place of the true value gives the same code; else the operator is refused.
 """
 
@@ -69,15 +69,6 @@ def _exp(x: float) -> tuple[float, float]:
     return value, 0.0 if x == 0 else value * _ULPS
 
 
-def _log(x: float) -> tuple[float, float]:
-    value = math.log(x) if x > 0 else math.nan
-    return value, abs(value) * _ULPS
-
-
-def _sqrt(x: float) -> tuple[float, float]:
-    return (math.sqrt(x) if x >= 0 else math.nan), 0.0
-
-
 def _gelu_exact(x: float) -> tuple[float, float]:
     return 0.5 * x * math.erfc(-x * math.sqrt(0.5)), abs(x) * _ULPS
 
@@ -89,8 +80,6 @@ def _gelu_tanh(x: float) -> tuple[float, float]:
 
 elu = _float_table(_elu, "INT8")
 exp = _float_table(_exp, "INT8")
-log = _float_table(_log, "INT8")
-sqrt = _float_table(_sqrt, "INT8")
 
 
 def gelu(ctx: Context) -> None:
