@@ -1,6 +1,7 @@
 """Operators of the .tflite importer under many scales and zero points, over all codes: LiteRT judges every byte."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,11 +43,15 @@ def test_unary_tables(name: str) -> None:
             sy = math.exp((127 - zx) * sx) / scale(r, 60, 300)
         if name == "RSQRT":
             sy = 1 / math.sqrt(sx) / scale(r, 50, 300)
-        options = ("GeluOptions", {"approximate": name == "GELU_TANH"}) if name.startswith("GELU") else (None, {})
+        gelu = name.startswith("GELU")
+        fields: dict[str, Any] = {"approximate": name == "GELU_TANH"} if gelu else {}
         net, inputs, outputs = simple(
-            name.removesuffix("_TANH"), [T(CODES.shape, "int8", sx, zx)], T(CODES.shape, "int8", sy, zy), options[0],
-            **options[1],
-        )  # fmt: skip
+            name.removesuffix("_TANH"),
+            [T(CODES.shape, "int8", sx, zx)],
+            T(CODES.shape, "int8", sy, zy),
+            "GeluOptions" if gelu else None,
+            **fields,
+        )
         try:
             agree(net, inputs, outputs, CODES, resolver="BUILTIN" if name == "ELU" else "BUILTIN_REF")
             taken += 1
@@ -68,9 +73,7 @@ def test_prelu_and_pairs(dtype: str) -> None:
         agree(*two("PRELU", T(b.shape, dtype, sa, zs[1], data=b), y, a=x), a[None])
         if dtype == "int8":
             second, difference = T(y.shape, dtype, sx * scale(r, 0.2, 5), zs[1]), T(y.shape, dtype, sy / 10, zs[2])
-            agree(
-                *two("SQUARED_DIFFERENCE", second, difference, "SquaredDifferenceOptions", x), a[None], b[None]
-            )  # fmt: skip
+            agree(*two("SQUARED_DIFFERENCE", second, difference, "SquaredDifferenceOptions", x), a[None], b[None])
 
 
 def test_concatenation_of_unsigned_scales() -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tflite_cases import RNG, Model, Net, Q, T, X, conv_net, i8, i32, scales, simple, u8
+from tflite_cases import RNG, Model, Q, X, conv_net, i8, i32, scales, simple, u8
+from tflite_models import Net, T
 
 
 def transpose_conv(
@@ -42,7 +43,7 @@ def two(name: str, b: T, out: T, options: str | None = None, a: T | None = None,
 
 
 def extreme(name: str, dtype: str, **b: Any) -> Model:
-    at = {"scale": 0.05, "zero_point": 3}
+    at: dict[str, Any] = {"scale": 0.05, "zero_point": 3}
     shape = b.pop("shape", X)
     return two(name, T(shape, dtype, **at, **b), T(X, dtype, **at), "MaximumMinimumOptions", T(X, dtype, **at))
 
@@ -89,7 +90,10 @@ CASES: dict[str, Callable[[], Model]] = {
         "PRELU", T((1, 1, 6), scale=0.004, zero_point=-7, data=i8(1, 1, 6)), T(X, scale=0.04, zero_point=-20)
     ),
     "prelu_uint8": lambda: two(
-        "PRELU", T((1, 1, 6), "uint8", 0.004, 101, data=u8(1, 1, 6)), T(X, "uint8", 0.06, 90), a=T(X, "uint8", 0.05, 118)
+        "PRELU",
+        T((1, 1, 6), "uint8", 0.004, 101, data=u8(1, 1, 6)),
+        T(X, "uint8", 0.06, 90),
+        a=T(X, "uint8", 0.05, 118),
     ),
     "prelu_full_alpha": lambda: two(
         "PRELU", T((9, 8, 6), scale=0.008, zero_point=5, data=i8(9, 8, 6)), T(X, scale=0.04, zero_point=-20)
@@ -98,7 +102,9 @@ CASES: dict[str, Callable[[], Model]] = {
         "PRELU", T((1, 1, 6), scale=0.002, zero_point=-128, data=np.full((1, 1, 6), -3, np.int8)), T(X, **Q)
     ),
     "squared_difference": lambda: two(
-        "SQUARED_DIFFERENCE", T(X, scale=0.031, zero_point=9), T(X, scale=0.2, zero_point=-120),
+        "SQUARED_DIFFERENCE",
+        T(X, scale=0.031, zero_point=9),
+        T(X, scale=0.2, zero_point=-120),
         "SquaredDifferenceOptions",
     ),
     "squared_difference_broadcast": lambda: two(
@@ -121,17 +127,25 @@ CASES: dict[str, Callable[[], Model]] = {
         "ARG_MAX", [T((3, 17), "uint8", 0.1, 3)], T((3,), "int64"), "ArgMaxOptions", [i32(1)], outputType=4
     ),
     "fully_connected_keep_dims": lambda: conv_net(
-        T((2, 3, 40), **Q), T((9, 40), "int8", 0.013, 0, 0, i8(9, 40)), T((2, 3, 9), "int8", 0.6, 5),
-        "FULLY_CONNECTED", keepNumDims=True,
+        T((2, 3, 40), **Q),
+        T((9, 40), "int8", 0.013, 0, 0, i8(9, 40)),
+        T((2, 3, 9), "int8", 0.6, 5),
+        "FULLY_CONNECTED",
+        keepNumDims=True,
     ),
     "fully_connected_rank_4": lambda: conv_net(
         T((2, 2, 2, 10), **Q), T((9, 40), "int8", 0.013, 0, 0, i8(9, 40)), T((2, 9), "int8", 0.6, 5), "FULLY_CONNECTED"
     ),
     "depthwise_dilated": lambda: conv_net(
-        T(X, **Q), T((1, 3, 3, 12), "int8", scales(12), 0, 3, i8(1, 3, 3, 12)), T((1, 9, 8, 12), "int8", 0.3, 7),
-        "DEPTHWISE_CONV_2D", depthMultiplier=2, dilationHFactor=2, dilationWFactor=3,
+        T(X, **Q),
+        T((1, 3, 3, 12), "int8", scales(12), 0, 3, i8(1, 3, 3, 12)),
+        T((1, 9, 8, 12), "int8", 0.3, 7),
+        "DEPTHWISE_CONV_2D",
+        depthMultiplier=2,
+        dilationHFactor=2,
+        dilationWFactor=3,
     ),
     "conv_per_tensor": lambda: conv_net(
         T(X, **Q), T((5, 3, 3, 6), "int8", 0.008, 0, 0, i8(5, 3, 3, 6)), T((1, 9, 8, 5), "int8", 0.9, 7)
     ),
-}  # fmt: skip
+}

@@ -1,7 +1,7 @@
 """Functions of one int8 code that LiteRT computes itself, in float32 or fixed point: every one becomes a table.
 
-Where LiteRT calls the C library (exp, tanh, erf), the last bit is the library's own business. A table is taken only when
-every result within a few units in the last place of the true value gives the same code; else the operator is refused.
+Where LiteRT calls the C library (exp, tanh, erf), the last bit is the library's own business. A table is taken only
+when every result within a few units in the last place of the true value gives the same code; else it is refused.
 """
 
 import math
