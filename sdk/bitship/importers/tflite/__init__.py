@@ -141,6 +141,8 @@ def _needed(model: Model, outputs: list[int]) -> set[int]:
 
 
 def _input(ctx: Context, info: TensorInfo) -> None:
+    if info.dynamic:
+        raise UnsupportedError(f"{ctx.where}: input {info.where} has a dynamic shape; static shapes are supported")
     if info.type == "FLOAT32":
         ctx.floats[info.index] = FloatValue(None, np.zeros(0, np.float32), None)
         return

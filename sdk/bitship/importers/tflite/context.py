@@ -172,16 +172,17 @@ class Context:
 
     def activation_range(self, index: int) -> tuple[int, int]:
         """Return [qmin, qmax] of a result under the operator's fused activation (TFLite's float32 rounding)."""
+        activation = self.option("FusedActivationFunction", 0)
+        if activation == NONE:
+            return -128, 127
         scale, zero_point = self.scale(index), self.zero_point(index)
-
         if scale < 1e-30:
             raise self.refuse(f"{self.info(index).where} has scale {scale}, which is too small")
 
         def code(value: float) -> int:
             return zero_point + round_half_away(float(np.float32(value) / np.float32(scale)))
 
-        activation = self.option("FusedActivationFunction", 0)
-        ranges = {NONE: (-128, 127), RELU: (code(0), 127), RELU_N1_TO_1: (code(-1), code(1)), RELU6: (code(0), code(6))}
+        ranges = {RELU: (code(0), 127), RELU_N1_TO_1: (code(-1), code(1)), RELU6: (code(0), code(6))}
         if activation not in ranges:
             raise self.refuse(f"fused activation {activation} is not supported")
         low, high = ranges[activation]

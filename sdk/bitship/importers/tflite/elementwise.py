@@ -119,9 +119,12 @@ def dequantize(ctx: Context) -> None:
 
 
 def cast(ctx: Context) -> None:
-    """Lower CAST of an 8-bit tensor to float."""
+    """Lower CAST of an 8-bit tensor to float, or between integers."""
     index = ctx.operand(0)
     info, out = ctx.info(index), ctx.info(ctx.result)
+    if {info.type, out.type} <= {"INT32", "INT64"}:
+        ctx.names[ctx.result] = ctx.name(index)  # int64 is held as int32: only indices and shapes have it
+        return
     if info.type not in EIGHT_BIT or out.type != "FLOAT32":
         raise ctx.refuse(f"cast from {info.type} to {out.type} is not supported; 8-bit to FLOAT32 is")
     codes = np.arange(-128, 128, dtype=np.float32) + EIGHT_BIT[info.type]

@@ -14,10 +14,12 @@ MAX_EXTENT = 1 << 22
 
 
 def same_scale(ctx: Context, *indices: int) -> None:
-    """Refuse operands whose scale or zero point is not the result's (int32 tensors have none)."""
-    if ctx.info(ctx.result).type in ("INT32", "INT64"):
-        return
+    """Refuse operands whose type, scale or zero point is not the result's."""
+    out = ctx.info(ctx.result)
     for index in indices:
+        info = ctx.info(index)
+        if info.type == out.type and not info.scale and not out.scale:
+            continue
         if ctx.scale(index) != ctx.scale(ctx.result) or ctx.zero_point(index) != ctx.zero_point(ctx.result):
             raise ctx.refuse(f"{ctx.info(index).where} and the result differ in scale or zero point")
 
@@ -178,6 +180,7 @@ def _part(ctx: Context, x: str, axis: int, start: int, size: int) -> Slice:
 def unpack(ctx: Context) -> None:
     """Lower UNPACK: one slice and reshape per result."""
     assert ctx.op is not None
+    same_scale(ctx, ctx.operand(0))
     x = moved(ctx)
     shape = ctx.shape(x)
     axis = one_axis(ctx, ctx.option("Axis", 0), len(shape))

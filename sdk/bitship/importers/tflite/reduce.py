@@ -7,7 +7,7 @@ import numpy as np
 from bitship.graph.fixedpoint import quantize_multiplier
 from bitship.graph.ops import ArgMax, ReduceMax, ReduceMin, ReduceSum, Rescale, Reshape, Rounding, Sub
 from bitship.importers.tflite.context import Context
-from bitship.importers.tflite.layout import one_axis, same_scale
+from bitship.importers.tflite.layout import moved, one_axis
 
 
 def _axes(ctx: Context) -> tuple[int, ...]:
@@ -40,16 +40,14 @@ def mean(ctx: Context) -> None:
 
 def reduce_max(ctx: Context) -> None:
     """Lower REDUCE_MAX."""
-    same_scale(ctx, ctx.operand(0))
-    axes = _axes(ctx)
-    _drop_axes(ctx, ctx.aside(ReduceMax(axes), ctx.name(ctx.operand(0))), axes)
+    x, axes = moved(ctx), _axes(ctx)
+    _drop_axes(ctx, ctx.aside(ReduceMax(axes), x), axes)
 
 
 def reduce_min(ctx: Context) -> None:
     """Lower REDUCE_MIN."""
-    same_scale(ctx, ctx.operand(0))
-    axes = _axes(ctx)
-    _drop_axes(ctx, ctx.aside(ReduceMin(axes), ctx.name(ctx.operand(0))), axes)
+    x, axes = moved(ctx), _axes(ctx)
+    _drop_axes(ctx, ctx.aside(ReduceMin(axes), x), axes)
 
 
 def _index_axis(ctx: Context) -> int:

@@ -8,13 +8,12 @@ from bitship.graph.fixedpoint import exp_on_negative_values, input_radius, quant
 from bitship.graph.ops import AvgPool2D, AxisMap, DivRounding, MaxPool2D, Resize, Softmax
 from bitship.importers.tflite.context import Context
 from bitship.importers.tflite.conv import padding
-from bitship.importers.tflite.layout import same_scale
+from bitship.importers.tflite.layout import moved
 
 
 def _pool(ctx: Context, kind: type[AvgPool2D] | type[MaxPool2D]) -> None:
     index = ctx.operand(0)
-    same_scale(ctx, index)
-    x = ctx.name(index)
+    x = moved(ctx)
     shape = ctx.shape(x)
     if len(shape) != 4:
         raise ctx.refuse(f"input {list(shape)} must have rank 4")
@@ -87,9 +86,7 @@ def _nearest(n: int, m: int, align: bool, half: bool) -> AxisMap:
 
 
 def _resize(ctx: Context, bilinear: bool) -> None:
-    index = ctx.operand(0)
-    same_scale(ctx, index)
-    x = ctx.name(index)
+    x = moved(ctx)
     shape, size = ctx.shape(x), ctx.ints(1)
     if len(shape) != 4 or len(size) != 2 or any(not 1 <= n <= 1 << 14 for n in size):
         raise ctx.refuse(f"input {list(shape)} and size {list(size)} do not fit")
