@@ -134,3 +134,23 @@ def test_mean_over_every_set_of_axes(dtype: str) -> None:
             y = T(out, dtype, sx * scale(r, 0.2, 1.1), z + int(r.integers(-30, 30)))
             x = T((3, 7, 6, 5), dtype, sx, z + int(r.integers(-30, 30)))
             agree(*simple("MEAN", [x], y, "ReducerOptions", [i32(*axes)], keepDims=keep), code(*x.shape))
+
+
+def test_unsigned_bilinear_resize_that_needs_floats_is_refused() -> None:
+    x, y = T((1, 5, 5, 3), "uint8", 0.05, 7), T((1, 9, 9, 3), "uint8", 0.05, 7)
+    data = encode(*simple("RESIZE_BILINEAR", [x], y, "ResizeBilinearOptions", [i32(9, 9)]))
+    with pytest.raises(UnsupportedError, match=r"operator 0 \(RESIZE_BILINEAR\).*float"):
+        tflite.loads(data, "m")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_sum_under_many_scales(dtype: str) -> None:
+    """LiteRT reads signed codes as unsigned bytes here; the bytes are what counts."""
+    r = np.random.default_rng(17)
+    low = -128 if dtype == "int8" else 0
+    for _ in range(20):
+        n, zx, zy = int(r.integers(1, 40)), *(int(z) for z in r.integers(low, low + 256, 2))
+        x = T((n, 500), dtype, scale(r, 0.01, 0.1), zx)
+        y = T((500,), dtype, n * scale(r, 0.01, 0.1), zy)
+        net = simple("SUM", [x], y, "ReducerOptions", [i32(0)], keepDims=False)
+        agree(*net, (i8 if dtype == "int8" else u8)(n, 500))

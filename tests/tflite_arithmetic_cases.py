@@ -53,6 +53,11 @@ def batch_matmul(a: tuple[int, ...], b: tuple[int, ...], out: tuple[int, ...], *
     return two("BATCH_MATMUL", T(b, scale=0.03, zero_point=11), y, "BatchMatMulOptions", T(a, **Q), **fields)
 
 
+def sum_(dtype: str, sx: float, zx: int, sy: float, zy: int) -> Model:
+    y = T((1, 8, 6), dtype, sy, zy)
+    return simple("SUM", [T(X, dtype, sx, zx)], y, "ReducerOptions", [i32(1)], keepDims=False)
+
+
 def mean(shape: tuple[int, ...], out: tuple[int, ...], axes: T, keep: bool, dtype: str = "int8") -> Model:
     z = 0 if dtype == "int8" else 128
     y = T(out, dtype, 0.031, z + 8)
@@ -122,6 +127,10 @@ CASES: dict[str, Callable[[], Model]] = {
     "mean_rows": lambda: mean((4, 300), (300,), i32(0), False),
     "mean_rank_5": lambda: mean((2, 3, 2, 4, 5), (2, 2, 5), i32(1, 3), False),
     "mean_large": lambda: mean((1, 56, 56, 3), (1, 3), i32(1, 2), False),
+    "sum_uint8": lambda: sum_("uint8", 0.05, 100, 0.4, 77),
+    "sum_uint8_one_scale": lambda: sum_("uint8", 0.05, 128, 0.05, 128),
+    "sum_int8": lambda: sum_("int8", 0.05, -28, 0.31, 5),
+    "sum_int8_one_scale": lambda: sum_("int8", 0.05, 0, 0.05, 0),
     "arg_min": lambda: simple("ARG_MIN", [T((3, 17), **Q)], T((3,), "int32"), "ArgMinOptions", [i32(-1)], outputType=2),
     "arg_max_int64": lambda: simple(
         "ARG_MAX", [T((3, 17), "uint8", 0.1, 3)], T((3,), "int64"), "ArgMaxOptions", [i32(1)], outputType=4

@@ -22,6 +22,17 @@ def strided(out: tuple[int, ...], begin: T, end: T, step: T, **fields: Any) -> M
     return simple("STRIDED_SLICE", [T(X, **Q)], T(out, **Q), "StridedSliceOptions", [begin, end, step], **fields)
 
 
+def resize_uint8(size: tuple[int, int], to: tuple[int, int], **fields: Any) -> Model:
+    x, y = T((1, *size, 16), "uint8", 0.05, 7), T((1, *to, 16), "uint8", 0.05, 7)
+    return simple("RESIZE_BILINEAR", [x], y, "ResizeBilinearOptions", [i32(*to)], **fields)
+
+
+def pool(name: str, dtype: str, scale: float, zero_point: int) -> Model:
+    x, y = T(X, dtype, 0.05, 3), T((1, 4, 4, 6), dtype, scale, zero_point)
+    window = {"filterHeight": 2, "filterWidth": 2, "strideH": 2, "strideW": 2, "padding": 1}
+    return simple(name, [x], y, "Pool2DOptions", **window, fusedActivationFunction=1)
+
+
 def blocks(name: str, shape: tuple[int, ...], out: tuple[int, ...], block: T, around: T, dtype: str = "int8") -> Model:
     z = 3 if dtype == "int8" else 131
     options = {"SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions", "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions"}[name]
@@ -131,6 +142,10 @@ CASES: dict[str, Callable[[], Model]] = {
         "ConcatenationOptions",
         axis=0,
     ),
+    "avg_pool_scales": lambda: pool("AVERAGE_POOL_2D", "int8", 0.07, -9),
+    "avg_pool_scales_uint8": lambda: pool("AVERAGE_POOL_2D", "uint8", 0.07, 20),
+    "max_pool_scales": lambda: pool("MAX_POOL_2D", "int8", 0.04, -9),
+    "max_pool_scales_uint8": lambda: pool("MAX_POOL_2D", "uint8", 0.04, 20),
     "concat_constant": lambda: simple(
         "CONCATENATION", [T((4, 3), **Q), T((4, 2), data=i8(4, 2), **Q)], T((4, 5), **Q), "ConcatenationOptions", axis=1
     ),
@@ -156,6 +171,10 @@ CASES: dict[str, Callable[[], Model]] = {
         [i32(1, 7)],
         halfPixelCenters=True,
     ),
+    "resize_bilinear_uint8": lambda: resize_uint8((5, 4), (10, 16)),
+    "resize_bilinear_uint8_half": lambda: resize_uint8((6, 4), (3, 16), halfPixelCenters=True),
+    "resize_bilinear_uint8_align": lambda: resize_uint8((5, 9), (33, 65), alignCorners=True),
+    "resize_bilinear_uint8_from_one": lambda: resize_uint8((1, 1), (33, 7), alignCorners=True),
     "resize_from_one": lambda: simple(
         "RESIZE_BILINEAR", [T((1, 1, 1, 3), **Q)], T((1, 4, 7, 3), **Q), "ResizeBilinearOptions", [i32(4, 7)]
     ),

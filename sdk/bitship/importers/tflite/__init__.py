@@ -7,7 +7,18 @@ import numpy as np
 
 from bitship.errors import GraphError, UnsupportedError
 from bitship.graph import DType, Graph, GraphBuilder, Quant, verify
-from bitship.importers.tflite import binary, blocks, conv, elementwise, layout, reduce, shape, transpose_conv, unary
+from bitship.importers.tflite import (
+    binary,
+    blocks,
+    conv,
+    elementwise,
+    layout,
+    reduce,
+    resize,
+    shape,
+    transpose_conv,
+    unary,
+)
 from bitship.importers.tflite.context import EIGHT_BIT, Context, FloatValue
 from bitship.importers.tflite.fold import fold
 from bitship.importers.tflite.reader import Model, TensorInfo, damage_is_format_error, parse, read
@@ -56,8 +67,8 @@ LOWERINGS: dict[str, Callable[[Context], None]] = {
     "RELU_0_TO_1": elementwise.relu_0_to_1,
     "RELU_N1_TO_1": elementwise.relu_n1_to_1,
     "RESHAPE": layout.reshape,
-    "RESIZE_BILINEAR": shape.resize_bilinear,
-    "RESIZE_NEAREST_NEIGHBOR": shape.resize_nearest_neighbor,
+    "RESIZE_BILINEAR": resize.resize_bilinear,
+    "RESIZE_NEAREST_NEIGHBOR": resize.resize_nearest_neighbor,
     "REVERSE_V2": blocks.reverse_v2,
     "RSQRT": unary.rsqrt,
     "SLICE": layout.slice_,
@@ -69,6 +80,7 @@ LOWERINGS: dict[str, Callable[[Context], None]] = {
     "SQUARED_DIFFERENCE": binary.squared_difference,
     "SQUEEZE": layout.squeeze,
     "STRIDED_SLICE": layout.strided_slice,
+    "SUM": reduce.sum_,
     "SUB": elementwise.sub,
     "TANH": elementwise.tanh_,
     "TILE": blocks.tile,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from bitship.graph.fixedpoint import quantize_multiplier
-from bitship.graph.ops import ArgMax, ReduceMax, ReduceMin, ReduceSum, Rescale, Reshape, Rounding, Sub
+from bitship.graph.ops import ArgMax, ReduceMax, ReduceMin, ReduceSum, Rescale, Reshape, Rounding, Sub, Table
 from bitship.importers.tflite.context import Context
 from bitship.importers.tflite.layout import moved, one_axis
 
@@ -36,6 +36,21 @@ def mean(ctx: Context) -> None:
         rounding=Rounding.DOUBLE,
     )
     _drop_axes(ctx, ctx.aside(ReduceSum(axes, ctx.zero_point(index), requant), x), axes)
+
+
+def sum_(ctx: Context) -> None:
+    """Lower SUM as LiteRT computes it: int8 codes too are read, and the result is written, as unsigned bytes.
+
+    Zero points are not shifted along, so the result of a signed tensor is a sum only where no code is negative.
+    """
+    index, x, axes = ctx.operand(0), ctx.name(ctx.operand(0)), _axes(ctx)
+    signed = ctx.info(index).type == "INT8"
+    zero_points = [ctx.zero_point(i) - (128 if signed else 0) for i in (index, ctx.result)]
+    flipped = ctx.builder.constant("flip", np.arange(256).astype(np.uint8).view(np.int8))
+    requant = ctx.rescale([ctx.scale(index) / ctx.scale(ctx.result)], zero_points[1], -128, 127)
+    x = ctx.aside(Table(), x, flipped) if signed else x
+    y = ctx.aside(ReduceSum(axes, zero_points[0], requant), x)
+    _drop_axes(ctx, ctx.aside(Table(), y, flipped) if signed else y, axes)
 
 
 def reduce_max(ctx: Context) -> None:
