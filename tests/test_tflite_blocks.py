@@ -9,7 +9,7 @@ from tflite_layout_cases import pairs, scalar
 from tflite_models import Net, Reference, T, encode
 
 from bitship.errors import UnsupportedError
-from bitship.graph import Graph, spec
+from bitship.graph import Graph, host, spec
 from bitship.graph.base import Array
 from bitship.importers import tflite
 
@@ -66,8 +66,11 @@ def agree(net: Net, inputs: list[int], outputs: list[int], rounds: int = 3) -> G
     graph, reference = tflite.loads(data, "m"), Reference(data)
     for _ in range(rounds):
         feeds = [(i8 if net.tensors[i].dtype == "int8" else u8)(*net.tensors[i].shape) for i in inputs]
-        for mine, theirs in zip(spec.run(graph, *feeds), reference.run(*feeds), strict=True):
+        for mine, in_c, theirs in zip(
+            spec.run(graph, *feeds), host.run(graph, *feeds), reference.run(*feeds), strict=True
+        ):
             np.testing.assert_array_equal(mine, theirs)
+            np.testing.assert_array_equal(in_c, theirs)
     return graph
 
 

@@ -29,7 +29,7 @@ def resize_uint8(size: tuple[int, int], to: tuple[int, int], **fields: Any) -> M
 
 def pool(name: str, dtype: str, scale: float, zero_point: int) -> Model:
     x, y = T(X, dtype, 0.05, 3), T((1, 4, 4, 6), dtype, scale, zero_point)
-    window = {"filterHeight": 2, "filterWidth": 2, "strideH": 2, "strideW": 2, "padding": 1}
+    window: dict[str, Any] = {"filterHeight": 2, "filterWidth": 2, "strideH": 2, "strideW": 2, "padding": 1}
     return simple(name, [x], y, "Pool2DOptions", **window, fusedActivationFunction=1)
 
 

@@ -104,7 +104,7 @@ class Reference:
             model_content=model,
             experimental_op_resolver_type=getattr(OpResolverType, resolver),
             num_threads=1,
-            experimental_preserve_all_tensors=True,
+            experimental_preserve_all_tensors=resolver == "BUILTIN_REF",
         )
         self.interpreter.allocate_tensors()
 
