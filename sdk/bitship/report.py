@@ -91,6 +91,13 @@ def summarize(samples: Samples) -> Summary:
     )
 
 
+def number(value: float) -> str:
+    """Return a figure with four significant digits, or all of them where it is a whole number."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
 def save(reports: Sequence[Report], path: Path) -> None:
     """Write reports as JSON, all samples kept."""
     write_atomic(path, msgspec.json.format(msgspec.json.encode(list(reports)), indent=1) + b"\n")
