@@ -57,7 +57,7 @@ def test_photographs_give_litert_s_bytes() -> None:
     pytest.importorskip("ai_edge_litert", reason="LiteRT judges this test")
     path = DATA / "mlperf_tiny" / "ic01_resnet8_int8.tflite"
     graph = tflite.load(path)
-    rows = [(x,) for x, _ in islice(cifar(graph, DATA), 1000)]
+    rows: Rows = [(x,) for x, _ in islice(cifar(graph, DATA), 1000)]
     with open_litert(path, graph, ()) as judge, open_host_c(graph) as mine:
         same(mine(rows), judge(rows))
 
