@@ -31,6 +31,7 @@ class T:
     zero_point: int = 0
     axis: int = 0
     data: Array | None = None
+    signature: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -65,6 +66,8 @@ def encode(net: Net, inputs: list[int], outputs: list[int]) -> bytes:
             buffer.data = np.frombuffer(np.ascontiguousarray(t.data).tobytes(), np.uint8)
             model.buffers.append(buffer)
             x.buffer = len(model.buffers) - 1
+        if t.signature is not None:
+            x.shapeSignature = list(t.signature)
         if t.scale is not None:
             x.quantization = s.QuantizationParametersT()
             scales = t.scale if isinstance(t.scale, list) else [t.scale]

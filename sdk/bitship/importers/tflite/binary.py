@@ -49,7 +49,9 @@ def prelu(ctx: Context) -> None:
     x_index, alpha_index = ctx.operand(0), ctx.operand(1)
     x, alpha = moved(ctx, 0), moved(ctx, 1)
     sx, sa, sy = (np.float32(ctx.scale(i)) for i in (x_index, alpha_index, ctx.result))
-    above, below = _wide(float(sx / sy), ctx.zero_point(x_index)), _wide(float(sx * sa / sy))
+    with np.errstate(all="ignore"):
+        up, down = float(sx / sy), float(sx * sa / sy)
+    above, below = _wide(up, ctx.zero_point(x_index)), _wide(down)
     zx, za, zy = (ctx.zero_point(i) for i in (x_index, alpha_index, ctx.result))
     value = ctx.builder.constants.get(alpha)
     if value is not None and value.size and (value == value.reshape(-1)[0]).all():

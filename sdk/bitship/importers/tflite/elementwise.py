@@ -149,6 +149,8 @@ def quantize(ctx: Context) -> None:
             return None
         ctx.emit(Table(), value.source, ctx.builder.constant("table", table))
         return None
+    if ctx.info(index).type == "FLOAT32":
+        return _quantized_constant(ctx)
     source = ctx.zero_point(index)
     if ctx.scale(index) == scale and source == zero_point:
         ctx.names[ctx.result] = ctx.name(index)
@@ -156,6 +158,18 @@ def quantize(ctx: Context) -> None:
     plain = ctx.rescale([ctx.scale(index) / scale], zero_point, -128, 127)
     ctx.emit(_with_input_zero_point(plain, source), ctx.name(index))
     return None
+
+
+def _quantized_constant(ctx: Context) -> None:
+    """Quantize a float constant here: it is a constant of the graph."""
+    value = ctx.constant(0)
+    with np.errstate(all="ignore"):
+        real = (value / np.float32(ctx.scale(ctx.result))).astype(np.float64)
+    if not np.isfinite(real).all():
+        raise ctx.refuse("the constant is infinite or undefined")
+    nearest = np.copysign(np.floor(np.abs(real) + 0.5), real) + ctx.zero_point(ctx.result)
+    codes = np.clip(nearest, -128, 127).astype(np.int8)
+    ctx.names[ctx.result] = ctx.builder.constant(ctx.info(ctx.result).name, codes)
 
 
 def _quantized_input(ctx: Context, index: int) -> None:

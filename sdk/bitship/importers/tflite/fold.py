@@ -10,7 +10,7 @@ from bitship.graph.base import Array
 from bitship.importers.tflite.context import Context
 from bitship.importers.tflite.strided import selection
 
-_MAX_SIZE = 1 << 16
+_MAX_SIZE = 1 << 11  # two of them broadcast, or one indexed by another, still fit memory easily
 _INTEGERS = {"INT32": np.int32, "INT64": np.int64}
 
 
