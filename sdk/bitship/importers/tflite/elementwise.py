@@ -17,8 +17,8 @@ from bitship.graph.fixedpoint import (
 )
 from bitship.graph.ops import Add, Mul, Rescale, Rounding, Sub, Table
 from bitship.importers.tflite.context import EIGHT_BIT, Context, FloatValue
+from bitship.importers.tflite.unary import emit_table
 
-_CODES = range(-128, 128)
 _PRE_SHIFT = 20
 
 
@@ -231,13 +231,6 @@ relu_n1_to_1 = _relu(-1, 1)
 relu_0_to_1 = _relu(0, 1)
 
 
-def _emit_table(ctx: Context, function: Callable[[int], int]) -> None:
-    """Emit a table of ``function(code - zero_point)`` over all int8 codes."""
-    zero_point = ctx.zero_point(ctx.operand(0))
-    table = np.array([max(-128, min(127, function(q - zero_point))) for q in _CODES], np.int8)
-    ctx.emit(Table(), ctx.name(ctx.operand(0)), ctx.builder.constant("table", table))
-
-
 def _fixed_point(function: Callable[[int, int], int], out_bits: int, out_zero_point: int) -> Callable[[Context], None]:
     """Lower an activation TFLite's reference kernel computes in Q4.27: logistic and tanh."""
 
@@ -253,7 +246,7 @@ def _fixed_point(function: Callable[[int, int], int], out_bits: int, out_zero_po
             raw = rescale_double(x, multiplier, shift)
             return rounding_shift(function(raw, 4), 31 - out_bits) + out_zero_point
 
-        _emit_table(ctx, value)
+        emit_table(ctx, value)
 
     return lower
 
@@ -299,7 +292,7 @@ def hard_swish(ctx: Context) -> None:
         gate = (gate + (1 << 15)) >> 1
         return rounding_shift(_high_mul16(gate, on_output, False), -out_shift) + zero_point
 
-    _emit_table(ctx, value)
+    emit_table(ctx, value)
 
 
 def leaky_relu(ctx: Context) -> None:
@@ -310,4 +303,4 @@ def leaky_relu(ctx: Context) -> None:
     zero_point = ctx.zero_point(ctx.result)
     if ctx.option("Alpha") < 0:
         raise ctx.refuse("a negative alpha is not supported")
-    _emit_table(ctx, lambda x: rescale_double(x, *(positive if x >= 0 else negative)) + zero_point)
+    emit_table(ctx, lambda x: rescale_double(x, *(positive if x >= 0 else negative)) + zero_point)
