@@ -1,6 +1,6 @@
 """Run a graph on this machine through the C kernels: the fast path of ``Graph.run``, the same bits as the spec."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from bitship.graph.ops import Reshape
 from bitship.graph.verify import verify
 
 _CACHE = "_host_program"
+_ALIGN = 64
 
 
 @dataclass(frozen=True)
@@ -60,27 +61,60 @@ def _new_struct(ffi: Any, struct: CStruct, keep: list[Any]) -> Any:
     return pointer
 
 
-def prepare(graph: Graph) -> Program:
-    """Verify and lower a graph; the kernels rely on its range proof."""
+def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[str, Array]) -> Call | None:
+    """Return the call that reads this layer's weights packed for the processor, and pack them; None without one."""
+    ffi, lib = kernels.load()
+    name = call.function.removeprefix("bitship_")
+    if name not in ("conv2d", "depthwise_conv2d") or any(i not in graph.constants for i in call.operands[1:]):
+        return None
+    function = f"bitship_host_{name}"
+    size = getattr(lib, f"{function}_packed_bytes")(level, params)
+    scratch = getattr(lib, f"{function}_scratch_bytes")(level, params)
+    if size == 0 or scratch == 0:
+        return None
+    packed = _aligned(size)
+    weights, bias = (ffi.cast("void *", ffi.from_buffer(graph.constants[i])) for i in call.operands[1:])
+    if getattr(lib, f"{function}_pack")(level, params, weights, bias, ffi.cast("void *", ffi.from_buffer(packed))):
+        return None
+    operand = f"{call.operands[1]} packed for {call.output}"
+    constants[operand] = packed
+    return replace(call, function=function, operands=(call.operands[0], operand), scratch_bytes=scratch)
+
+
+def _aligned(size: int) -> Array:
+    """Return bytes that start on a cache line."""
+    room = np.empty(size + _ALIGN, np.uint8)
+    start = -room.ctypes.data % _ALIGN
+    return room[start : start + size]
+
+
+def prepare(graph: Graph, level: int | None = None) -> Program:
+    """Verify and lower a graph; the kernels rely on its range proof.
+
+    level  instructions of packed convolutions, up to ``bitship_host_level()``, which is the default
+    """
     verify(graph)
     ffi, lib = kernels.load()
+    level = lib.bitship_host_level() if level is None else level
     keep: list[Any] = []
-    steps = [
-        _Step(node, getattr(lib, call.function), _new_struct(ffi, call.params, keep), call)
-        for node in graph.nodes
-        for call in lower(graph, node, WIDE_TILE)
-    ]
+    constants = dict(graph.constants)
+    steps = []
+    for node in graph.nodes:
+        for call in lower(graph, node, WIDE_TILE):
+            params = _new_struct(ffi, call.params, keep)
+            chosen = _packed(graph, call, params, level, constants) or call
+            steps.append(_Step(node, getattr(lib, chosen.function), params, chosen))
     last = {name: i for i, step in enumerate(steps) for name in (*step.call.operands, step.call.output)}
     wanted = {p.name for p in graph.outputs}
     frees: list[list[str]] = [[] for _ in steps]
     for name, i in last.items():
-        if name not in graph.constants and name not in wanted:
+        if name not in constants and name not in wanted:
             frees[i].append(name)
     return Program(
         graph=graph,
         steps=tuple(steps),
         frees=tuple(tuple(names) for names in frees),
-        constants=dict(graph.constants),
+        constants=constants,
         scratch_bytes=max((s.call.scratch_bytes for s in steps), default=0),
         keep=keep,
     )
