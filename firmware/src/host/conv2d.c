@@ -187,27 +187,15 @@ BITSHIP_INLINE BITSHIP_AVX2 void dot_pairs(const int16_t *x, int32_t step, const
         }
     }
     BITSHIP_UNROLL for (int32_t i = 0; i < pixels; i++) {
-        _mm256_storeu_si256((__m256i *)(acc + i * 2 * PANEL), s[i]);
-        _mm256_storeu_si256((__m256i *)(acc + i * 2 * PANEL + 8), t[i]);
-    }
-}
-
-/* `pixels` finished pixels of one or two panels from channel `first` on. */
-BITSHIP_INLINE void finish_tile(const struct bitship_window *p, const struct packed *h, int32_t first,
-                                int32_t pixels, int32_t panels, int32_t *acc, ptrdiff_t at, void *out) {
-    const int32_t dtype = bitship_finish_dtype(p->requant);
-    for (int32_t j = 0; j < panels; j++) {
-        const int32_t c = first + j * PANEL, n = bitship_min(PANEL, p->out_c - c);
-        for (int32_t i = 0; i < pixels; i++) {
-            finish_panel(p, h, c, n, acc + (i * 2 + j) * PANEL,
-                         bitship_at_out(out, dtype, (at + i) * p->out_c + c));
-        }
+        _mm256_storeu_si256((__m256i *)(acc + i * PANEL), s[i]);
+        _mm256_storeu_si256((__m256i *)(acc + i * PANEL + 8), t[i]);
     }
 }
 
 static BITSHIP_VNNI void block_quads(const struct bitship_window *p, const struct packed *h,
                                      const void *image, int32_t first, int32_t pixels, ptrdiff_t at,
                                      uint8_t *patches, void *out) {
+    const int32_t item = bitship_item_bytes(bitship_finish_dtype(p->requant));
     int32_t acc[TILE * 2 * PANEL];
     gather(p, 1, h->step, image, first, pixels, patches);
     for (int32_t c = 0; c < p->out_c; c += 2 * PANEL) {
@@ -230,7 +218,12 @@ static BITSHIP_VNNI void block_quads(const struct bitship_window *p, const struc
             } else {
                 dot_quads(x, h->step, w, bias, 1, 1, acc);
             }
-            finish_tile(p, h, c, n, two ? 2 : 1, acc, at + i, out);
+            for (int32_t j = 0; j < 1 + two; j++) {
+                const int32_t from = c + j * PANEL, channels = bitship_min(PANEL, p->out_c - from);
+                finish_panel_512(p, h, from, channels, n, acc + j * PANEL, 2 * PANEL,
+                                 (int8_t *)out + ((at + i) * p->out_c + from) * item,
+                                 (ptrdiff_t)p->out_c * item);
+            }
             i += n;
         }
     }
@@ -239,7 +232,8 @@ static BITSHIP_VNNI void block_quads(const struct bitship_window *p, const struc
 static BITSHIP_AVX2 void block_pairs(const struct bitship_window *p, const struct packed *h,
                                      const void *image, int32_t first, int32_t pixels, ptrdiff_t at,
                                      uint8_t *patches, void *out) {
-    int32_t acc[4 * 2 * PANEL];
+    const int32_t item = bitship_item_bytes(bitship_finish_dtype(p->requant));
+    int32_t acc[4 * PANEL];
     gather(p, 0, h->step, image, first, pixels, patches);
     for (int32_t c = 0; c < p->out_c; c += PANEL) {
         const int16_t *w = (const int16_t *)packed_weights(h) + (ptrdiff_t)c * h->step;
@@ -251,7 +245,8 @@ static BITSHIP_AVX2 void block_pairs(const struct bitship_window *p, const struc
             } else {
                 dot_pairs(x, h->step, w, packed_table(h, BIAS) + c, 1, acc);
             }
-            finish_tile(p, h, c, n, 1, acc, at + i, out);
+            finish_panel(p, h, c, bitship_min(PANEL, p->out_c - c), n, acc, PANEL,
+                         (int8_t *)out + ((at + i) * p->out_c + c) * item, (ptrdiff_t)p->out_c * item);
             i += n;
         }
     }

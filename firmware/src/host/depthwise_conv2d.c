@@ -166,8 +166,8 @@ static BITSHIP_VNNI void line_quads(const struct bitship_window *p, const struct
             chunk_quads(tap, h->step, c, mask, packed_weights(h) + (ptrdiff_t)c * h->step,
                         packed_table(h, BIAS) + c, acc);
             for (int32_t i = 0; i < n; i += PANEL) {
-                finish_panel(p, h, c + i, bitship_min(PANEL, n - i), acc + i,
-                             bitship_at_out(out, dtype, at + c + i));
+                finish_panel_512(p, h, c + i, bitship_min(PANEL, n - i), 1, acc + i, 0,
+                                 bitship_at_out(out, dtype, at + c + i), 0);
             }
         }
     }
@@ -189,7 +189,7 @@ static BITSHIP_AVX2 void line_pairs(const struct bitship_window *p, const struct
             } else {
                 chunk_pairs(tap, h->step, c, n, w, packed_table(h, BIAS) + c, acc);
             }
-            finish_panel(p, h, c, n, acc, bitship_at_out(out, dtype, at + c));
+            finish_panel(p, h, c, n, 1, acc, 0, bitship_at_out(out, dtype, at + c), 0);
         }
     }
 }
