@@ -245,8 +245,8 @@ static BITSHIP_AVX2 void block_pairs(const struct bitship_window *p, const struc
             } else {
                 dot_pairs(x, h->step, w, packed_table(h, BIAS) + c, 1, acc);
             }
-            finish_panel(p, h, c, bitship_min(PANEL, p->out_c - c), n, acc, PANEL,
-                         (int8_t *)out + ((at + i) * p->out_c + c) * item, (ptrdiff_t)p->out_c * item);
+            finish_panel_256(p, h, c, bitship_min(PANEL, p->out_c - c), n, acc, PANEL,
+                             (int8_t *)out + ((at + i) * p->out_c + c) * item, (ptrdiff_t)p->out_c * item);
             i += n;
         }
     }

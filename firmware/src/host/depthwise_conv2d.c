@@ -19,7 +19,7 @@ int32_t bitship_host_depthwise_conv2d_packed_bytes(int32_t level, const struct b
     if (!usable(level, p)) {
         return 0;
     }
-    const int64_t taps = p->kernel_h * p->kernel_w;
+    const int64_t taps = (int64_t)p->kernel_h * p->kernel_w;
     const int64_t channels = round_up(p->out_c, packed_quads(level, p) ? 4 * PANEL : PANEL);
     const int64_t weights = packed_quads(level, p) ? (taps + 3) / 4 * 4 : (taps + 1) / 2 * 4;
     const int64_t bytes = (int64_t)sizeof(struct packed) + channels * (4 * TABLES + weights);
@@ -189,7 +189,7 @@ static BITSHIP_AVX2 void line_pairs(const struct bitship_window *p, const struct
             } else {
                 chunk_pairs(tap, h->step, c, n, w, packed_table(h, BIAS) + c, acc);
             }
-            finish_panel(p, h, c, n, 1, acc, 0, bitship_at_out(out, dtype, at + c), 0);
+            finish_panel_256(p, h, c, n, 1, acc, 0, bitship_at_out(out, dtype, at + c), 0);
         }
     }
 }

@@ -19,7 +19,7 @@ int32_t bitship_host_level(void) {
 }
 
 /* Fused with the sums: int8, a zero point that leaves room, no left shift of a single rounding. */
-static int32_t epilogue(const struct bitship_rescale *r) {
+static int32_t choose(const struct bitship_rescale *r) {
     if (r == NULL || r->dtype != BITSHIP_INT8 || r->input_zero_point != 0 || r->pre_shift != 0 ||
         r->output_zero_point <= -(1 << 30) || r->output_zero_point >= 1 << 30 || r->qmin < -128 ||
         r->qmax > 127) {
@@ -37,7 +37,7 @@ void bitship_host_tables(const struct bitship_window *p, struct packed *h) {
     const struct bitship_rescale *r = p->requant;
     int32_t *m = (int32_t *)(h + 1) + MULTIPLIER * (ptrdiff_t)h->channels;
     int32_t *left = m + h->channels, *right = left + h->channels;
-    h->epilogue = epilogue(r);
+    h->epilogue = choose(r);
     for (int32_t i = 0; i < h->channels; i++) {
         m[i] = 0;
         left[i] = 0;

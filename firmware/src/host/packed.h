@@ -27,10 +27,8 @@
 
 #if defined(__GNUC__) && !defined(__clang__)
 #define BITSHIP_UNROLL _Pragma("GCC unroll 16")
-#define BITSHIP_ROLLED _Pragma("GCC unroll 1") /* so that the vectoriser still finds a loop */
 #else
 #define BITSHIP_UNROLL
-#define BITSHIP_ROLLED
 #endif
 
 #define PANEL 16 /* output channels side by side */
@@ -58,54 +56,25 @@ BITSHIP_INLINE const int8_t *packed_weights(const struct packed *h) {
 }
 
 /* Finish `count` pixels of one panel: lanes[i * step ...] holds all 16 sums of pixel i, of which n <= 16 from
- * channel `first` on go to out + i * out_step bytes. */
-BITSHIP_INLINE void finish_panel(const struct bitship_window *p, const struct packed *h, int32_t first,
-                                 int32_t n, int32_t count, int32_t *lanes, int32_t step, void *out,
-                                 ptrdiff_t out_step) {
-    const int32_t *m = packed_table(h, MULTIPLIER) + first, *left = packed_table(h, LEFT) + first,
-                  *right = packed_table(h, RIGHT) + first;
-    const int32_t lo = h->lowest, hi = h->highest, epilogue = h->epilogue;
-    const int32_t zero_point = epilogue == FINISH ? 0 : p->requant->output_zero_point;
+ * channel `first` on go to out + i * out_step bytes. Any epilogue. */
+static inline void finish_any(const struct bitship_window *p, int32_t first, int32_t n, int32_t count,
+                              int32_t *lanes, int32_t step, void *out, ptrdiff_t out_step) {
     for (int8_t *to = (int8_t *)out; count > 0; count--, lanes += step, to += out_step) {
-        int32_t y[PANEL];
-        int8_t done[PANEL];
-        if (epilogue == FINISH) {
-            bitship_finish(p->requant, first, n, lanes, to);
-            continue;
-        }
-        if (epilogue == DOUBLE_INT8) {
-            BITSHIP_ROLLED for (int32_t i = 0; i < PANEL; i++) {
-                const int32_t v = (int32_t)((uint32_t)lanes[i] << left[i]);
-                y[i] = bitship_place(bitship_twice(v, m[i], right[i]), lo, hi, zero_point);
-            }
-        } else {
-            BITSHIP_ROLLED for (int32_t i = 0; i < PANEL; i++) {
-                y[i] = bitship_place(bitship_single(lanes[i], m[i], right[i]), lo, hi, zero_point);
-            }
-        }
-        BITSHIP_ROLLED for (int32_t i = 0; i < PANEL; i++) { done[i] = (int8_t)y[i]; }
-        if (n == PANEL) {
-            memcpy(to, done, PANEL);
-        } else {
-            memcpy(to, done, (size_t)n);
-        }
+        bitship_finish(p->requant, first, n, lanes, to);
     }
 }
 
 #if BITSHIP_X86
 
-/* The even and the odd 64-bit products' 32-bit results, side by side; an odd one has its result on top. */
-BITSHIP_INLINE BITSHIP_VNNI __m512i join(__m512i even, __m512i odd) {
-    return _mm512_mask_blend_epi32(0xAAAA, even, odd);
-}
-
-/* bitship_twice and bitship_single on 16 lanes. */
+/* bitship_twice and bitship_single on 16 lanes, and on 8 below. Products of even and odd lanes are taken
+ * apart; an odd one's result is shifted to the upper half of its 64 bits, where the blend wants it. */
 BITSHIP_INLINE BITSHIP_VNNI __m512i twice_512(__m512i v, __m512i m, __m512i right) {
     const __m512i half = _mm512_set1_epi64((int64_t)1 << 30), one = _mm512_set1_epi32(1);
     const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(v, m), half);
     const __m512i odd =
         _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(v, 32), _mm512_srli_epi64(m, 32)), half);
-    const __m512i high = join(_mm512_srli_epi64(even, 31), _mm512_slli_epi64(odd, 1));
+    const __m512i high =
+        _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 31), _mm512_slli_epi64(odd, 1));
     const __m512i mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
     const __m512i limit = _mm512_sub_epi32(_mm512_srli_epi32(mask, 1), _mm512_srai_epi32(high, 31));
     const __mmask16 up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, mask), limit);
@@ -121,15 +90,16 @@ BITSHIP_INLINE BITSHIP_VNNI __m512i single_512(__m512i v, __m512i m, __m512i dow
         _mm512_add_epi64(_mm512_mul_epi32(v, m), _mm512_sllv_epi64(one, _mm512_add_epi64(down_even, last)));
     const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(v, 32), _mm512_srli_epi64(m, 32)),
                                          _mm512_sllv_epi64(one, _mm512_add_epi64(down_odd, last)));
-    return join(_mm512_srav_epi64(even, down_even), _mm512_slli_epi64(_mm512_srav_epi64(odd, down_odd), 32));
+    return _mm512_mask_blend_epi32(0xAAAA, _mm512_srav_epi64(even, down_even),
+                                   _mm512_slli_epi64(_mm512_srav_epi64(odd, down_odd), 32));
 }
 
-/* finish_panel with registers of 16 lanes: compilers settle for four. */
+/* finish_any for the two epilogues to int8, without leaving the registers. */
 BITSHIP_INLINE BITSHIP_VNNI void finish_panel_512(const struct bitship_window *p, const struct packed *h,
                                                   int32_t first, int32_t n, int32_t count, int32_t *lanes,
                                                   int32_t step, void *out, ptrdiff_t out_step) {
     if (h->epilogue == FINISH) {
-        finish_panel(p, h, first, n, count, lanes, step, out, out_step);
+        finish_any(p, first, n, count, lanes, step, out, out_step);
         return;
     }
     const int doubled = h->epilogue == DOUBLE_INT8;
@@ -147,6 +117,70 @@ BITSHIP_INLINE BITSHIP_VNNI void finish_panel_512(const struct bitship_window *p
             _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(y));
         } else {
             _mm_mask_storeu_epi8(to, some, _mm512_cvtepi32_epi8(y));
+        }
+    }
+}
+
+BITSHIP_INLINE BITSHIP_AVX2 __m256i twice_256(__m256i v, __m256i m, __m256i right) {
+    const __m256i half = _mm256_set1_epi64x((int64_t)1 << 30), one = _mm256_set1_epi32(1);
+    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(v, m), half);
+    const __m256i odd =
+        _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(v, 32), _mm256_srli_epi64(m, 32)), half);
+    const __m256i high = _mm256_blend_epi32(_mm256_srli_epi64(even, 31), _mm256_slli_epi64(odd, 1), 0xAA);
+    const __m256i mask = _mm256_sub_epi32(_mm256_sllv_epi32(one, right), one);
+    const __m256i limit = _mm256_sub_epi32(_mm256_srli_epi32(mask, 1), _mm256_srai_epi32(high, 31));
+    const __m256i up = _mm256_cmpgt_epi32(_mm256_and_si256(high, mask), limit);
+    return _mm256_sub_epi32(_mm256_srav_epi32(high, right), up);
+}
+
+/* There is no arithmetic shift of 64 bits: the bias 2^62, as in bitship_single. */
+BITSHIP_INLINE BITSHIP_AVX2 __m256i single_256(__m256i v, __m256i m, __m256i down) {
+    const __m256i one = _mm256_set1_epi64x(1), bias = _mm256_set1_epi64x((int64_t)1 << 62);
+    __m256i y[2] = {_mm256_mul_epi32(v, m),
+                    _mm256_mul_epi32(_mm256_srli_epi64(v, 32), _mm256_srli_epi64(m, 32))};
+    const __m256i by[2] = {_mm256_and_si256(down, _mm256_set1_epi64x(UINT32_MAX)),
+                           _mm256_srli_epi64(down, 32)};
+    BITSHIP_UNROLL for (int32_t i = 0; i < 2; i++) {
+        const __m256i half = _mm256_sllv_epi64(one, _mm256_sub_epi64(by[i], one));
+        const __m256i sum = _mm256_add_epi64(y[i], _mm256_add_epi64(bias, half));
+        y[i] = _mm256_sub_epi64(_mm256_srlv_epi64(sum, by[i]), _mm256_srlv_epi64(bias, by[i]));
+    }
+    return _mm256_blend_epi32(y[0], _mm256_slli_epi64(y[1], 32), 0xAA);
+}
+
+BITSHIP_INLINE BITSHIP_AVX2 void finish_panel_256(const struct bitship_window *p, const struct packed *h,
+                                                  int32_t first, int32_t n, int32_t count, int32_t *lanes,
+                                                  int32_t step, void *out, ptrdiff_t out_step) {
+    if (h->epilogue == FINISH) {
+        finish_any(p, first, n, count, lanes, step, out, out_step);
+        return;
+    }
+    const int doubled = h->epilogue == DOUBLE_INT8;
+    const __m256i lo = _mm256_set1_epi32(h->lowest), hi = _mm256_set1_epi32(h->highest),
+                  zero_point = _mm256_set1_epi32(p->requant->output_zero_point);
+    __m256i m[2], left[2], right[2];
+    BITSHIP_UNROLL for (int32_t i = 0; i < 2; i++) {
+        m[i] = _mm256_loadu_si256((const __m256i *)(packed_table(h, MULTIPLIER) + first + 8 * i));
+        left[i] = _mm256_loadu_si256((const __m256i *)(packed_table(h, LEFT) + first + 8 * i));
+        right[i] = _mm256_loadu_si256((const __m256i *)(packed_table(h, RIGHT) + first + 8 * i));
+    }
+    for (int8_t *to = (int8_t *)out; count > 0; count--, lanes += step, to += out_step) {
+        __m256i y[2];
+        BITSHIP_UNROLL for (int32_t i = 0; i < 2; i++) {
+            const __m256i v = _mm256_loadu_si256((const __m256i *)(lanes + 8 * i));
+            y[i] = doubled ? twice_256(_mm256_sllv_epi32(v, left[i]), m[i], right[i])
+                           : single_256(v, m[i], right[i]);
+            y[i] = _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(y[i], lo), hi), zero_point);
+        }
+        const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(y[0], y[1]), 0xD8);
+        const __m128i bytes =
+            _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        if (n == PANEL) {
+            _mm_storeu_si128((__m128i *)to, bytes);
+        } else {
+            int8_t done[PANEL];
+            _mm_storeu_si128((__m128i *)done, bytes);
+            memcpy(to, done, (size_t)n);
         }
     }
 }
