@@ -258,7 +258,11 @@ int bitship_host_conv2d(const struct bitship_window *p, const void *x, const voi
         return BITSHIP_ERROR_ARGUMENT;
     }
     const struct packed *h = (const struct packed *)packed;
-    if (scratch_bytes < bitship_host_conv2d_scratch_bytes(h->quads ? 2 : 1, p)) {
+    const int32_t level = h->quads ? 2 : 1, needed = bitship_host_conv2d_scratch_bytes(level, p);
+    if (needed == 0 || h->quads != packed_quads(level, p)) {
+        return BITSHIP_ERROR_UNSUPPORTED;
+    }
+    if (scratch_bytes < needed) {
         return BITSHIP_ERROR_SCRATCH;
     }
     const int32_t image = p->out_h * p->out_w;

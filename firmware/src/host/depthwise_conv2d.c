@@ -199,10 +199,14 @@ int bitship_host_depthwise_conv2d(const struct bitship_window *p, const void *x,
     if (p == NULL || x == NULL || packed == NULL || scratch == NULL || out == NULL) {
         return BITSHIP_ERROR_ARGUMENT;
     }
+    const struct packed *h = (const struct packed *)packed;
+    const int32_t level = h->quads ? 2 : 1;
+    if (!usable(level, p) || h->quads != packed_quads(level, p)) {
+        return BITSHIP_ERROR_UNSUPPORTED;
+    }
     if (scratch_bytes < p->in_c) {
         return BITSHIP_ERROR_SCRATCH;
     }
-    const struct packed *h = (const struct packed *)packed;
     const int8_t *row = (const int8_t *)scratch, *image = (const int8_t *)x;
     ptrdiff_t at = 0;
     memset(scratch, p->input_zero_point, (size_t)p->in_c);
