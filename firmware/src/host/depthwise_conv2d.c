@@ -95,6 +95,22 @@ BITSHIP_INLINE void point(const struct bitship_window *p, const int8_t *image, i
     }
 }
 
+/* Whether every tap of output pixel (y, x) and of its left neighbour lies inside: the taps move by a
+ * constant. */
+BITSHIP_INLINE int moves(const struct bitship_window *p, int32_t y, int32_t x) {
+    const int32_t top = y * p->stride_h - p->pad_top, left = (x - 1) * p->stride_w - p->pad_left;
+    return x > 0 && top >= 0 && top + (p->kernel_h - 1) * p->dilation_h < p->in_h && left >= 0 &&
+           left + p->stride_w + (p->kernel_w - 1) * p->dilation_w < p->in_w;
+}
+
+/* The taps of the pixel to the right; those that fill up have weight 0 and stay where they are. */
+BITSHIP_INLINE void move(const struct bitship_window *p, const int8_t **tap) {
+    const ptrdiff_t by = (ptrdiff_t)p->stride_w * p->in_c;
+    for (int32_t t = 0; t < p->kernel_h * p->kernel_w; t++) {
+        tap[t] += by;
+    }
+}
+
 /* acc[64] of the channels from c on, of which `mask` exist. */
 BITSHIP_INLINE BITSHIP_VNNI void chunk_quads(const int8_t *const *tap, int32_t step, ptrdiff_t c,
                                              __mmask64 mask, const int8_t *w, const int32_t *bias,
@@ -159,7 +175,11 @@ static BITSHIP_VNNI void line_quads(const struct bitship_window *p, const struct
     const int8_t *tap[MOST_TAPS];
     int32_t acc[4 * PANEL];
     for (int32_t x = 0; x < p->out_w; x++, at += p->out_c) {
-        point(p, image, y, x, h->step, row, tap);
+        if (moves(p, y, x)) {
+            move(p, tap);
+        } else {
+            point(p, image, y, x, h->step, row, tap);
+        }
         for (int32_t c = 0; c < p->out_c; c += 4 * PANEL) {
             const int32_t n = bitship_min(4 * PANEL, p->out_c - c);
             const __mmask64 mask = UINT64_MAX >> (4 * PANEL - n);
@@ -180,7 +200,11 @@ static BITSHIP_AVX2 void line_pairs(const struct bitship_window *p, const struct
     const int8_t *tap[MOST_TAPS];
     int32_t acc[PANEL];
     for (int32_t x = 0; x < p->out_w; x++, at += p->out_c) {
-        point(p, image, y, x, h->step, row, tap);
+        if (moves(p, y, x)) {
+            move(p, tap);
+        } else {
+            point(p, image, y, x, h->step, row, tap);
+        }
         for (int32_t c = 0; c < p->out_c; c += PANEL) {
             const int32_t n = bitship_min(PANEL, p->out_c - c);
             const int16_t *w = (const int16_t *)packed_weights(h) + (ptrdiff_t)c * h->step;
