@@ -33,6 +33,7 @@ class Program:
 
     steps      calls in execution order
     frees      for every step, the tensors nothing reads afterwards
+    pointers   addresses of the constants
     keep       everything the structs point to
     """
 
@@ -40,6 +41,7 @@ class Program:
     steps: tuple[_Step, ...]
     frees: tuple[tuple[str, ...], ...]
     constants: dict[str, Array]
+    pointers: dict[str, Any]
     scratch_bytes: int
     keep: list[Any]
 
@@ -73,8 +75,8 @@ def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[s
     if size == 0 or scratch == 0:
         return None
     packed = _aligned(size)
-    weights, bias = (ffi.cast("void *", ffi.from_buffer(graph.constants[i])) for i in call.operands[1:])
-    if getattr(lib, f"{function}_pack")(level, params, weights, bias, ffi.cast("void *", ffi.from_buffer(packed))):
+    weights, bias = (_pointer(ffi, graph.constants[i]) for i in call.operands[1:])
+    if getattr(lib, f"{function}_pack")(level, params, weights, bias, _pointer(ffi, packed)):
         return None
     operand = f"{call.operands[1]} packed for {call.output}"
     constants[operand] = packed
@@ -115,9 +117,14 @@ def prepare(graph: Graph, level: int | None = None) -> Program:
         steps=tuple(steps),
         frees=tuple(tuple(names) for names in frees),
         constants=constants,
+        pointers={name: _pointer(ffi, array) for name, array in constants.items()},
         scratch_bytes=max((s.call.scratch_bytes for s in steps), default=0),
         keep=keep,
     )
+
+
+def _pointer(ffi: Any, array: Array) -> Any:
+    return ffi.cast("void *", ffi.from_buffer(array))
 
 
 def _empty(t: TensorType) -> Array:
@@ -130,20 +137,22 @@ def execute(program: Program, *inputs: Array) -> tuple[Array, ...]:
     values: dict[str, Array] = dict(program.constants)
     values.update((p.name, np.asarray(a, order="C")) for p, a in zip(graph.inputs, inputs, strict=True))
     scratch = np.empty(program.scratch_bytes, np.uint8)
-
-    def pointer(array: Array) -> Any:
-        return ffi.cast("void *", ffi.from_buffer(array))
+    workspace = _pointer(ffi, scratch)
+    pointers = dict(program.pointers)
+    pointers.update((p.name, _pointer(ffi, values[p.name])) for p in graph.inputs)
 
     for step, frees in zip(program.steps, program.frees, strict=True):
         call, out = step.call, step.call.output
         if isinstance(step.node.op, Reshape):
             values[out] = values[call.operands[0]].reshape(graph.types[out].shape)
+            pointers[out] = pointers[call.operands[0]]
         else:
             if out not in values:
                 values[out] = _empty(graph.types[out])
-            extra = (pointer(scratch), call.scratch_bytes) if call.scratch_bytes else ()
-            operands = [pointer(values[name]) for name in call.operands]
-            error = step.function(step.params, *operands, *extra, pointer(values[out]))
+                pointers[out] = _pointer(ffi, values[out])
+            extra = (workspace, call.scratch_bytes) if call.scratch_bytes else ()
+            operands = [pointers[name] for name in call.operands]
+            error = step.function(step.params, *operands, *extra, pointers[out])
             if error != 0:
                 _refuse(graph, step, error)
         for name in frees:
