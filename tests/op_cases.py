@@ -435,6 +435,10 @@ CASES: dict[str, Callable[[], Case]] = {
         "resize_takes_the_second": lambda n: unary(
             n, Resize(AxisMap((0, 1), (2, 0), (1, 0)), AxisMap((1, 1, 0), (0, 2, 1), (0, 1, 1))), (1, 3, 3, 5)
         ),
+        "add_channels": lambda n: binary(n, Add(None, None, requant(rng(n), 21, 0.4, D, 6)), (1, 3, 4, 21), (1, 1, 4, 21)),
+        "sub_channels": lambda n: binary(n, Sub(_A, _B, requant(rng(n), 5, 1e-6, S, 6)), (2, 3, 5), (2, 3, 5)),
+        "mul_channels": lambda n: binary(n, Mul(3, -9, requant(rng(n), 19, 0.004, S, 6)), (1, 4, 19), (1, 4, 1)),
+        "reduce_sum_channels": lambda n: unary(n, ReduceSum((1, 2), 7, requant(rng(n), 18, 0.02, D, 1)), (2, 5, 6, 18)),
         "scalar_mul": lambda n: binary(n, Mul(-7, 9), (), (), I16, I8),
         "scalar_add": lambda n: binary(n, Add(_A, _B, _C), (), ()),
         "scalar_rescale": lambda n: unary(n, Rescale((1417339207,), (0,), -7, 9, D), ()),
