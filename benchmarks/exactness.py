@@ -47,7 +47,7 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def _package(graph: Graph, target: str, converter: ConverterName, rows: Rows) -> Iterator[Run]:
+def open_package(graph: Graph, target: str, converter: ConverterName, rows: Rows) -> Iterator[Run]:
     with tempfile.TemporaryDirectory() as folder:
         package = export(graph, target, Path(folder) / "pkg", converter, rows[:1])
         with default_device(package).open(package, None) as session:
@@ -55,12 +55,12 @@ def _package(graph: Graph, target: str, converter: ConverterName, rows: Rows) ->
 
 
 @contextmanager
-def _host_c(graph: Graph) -> Iterator[Run]:
+def open_host_c(graph: Graph) -> Iterator[Run]:
     yield lambda rows: [graph.run(*row) for row in rows]
 
 
 @contextmanager
-def _litert(path: Path, graph: Graph, names: tuple[str, ...]) -> Iterator[Run]:
+def open_litert(path: Path, graph: Graph, names: tuple[str, ...]) -> Iterator[Run]:
     judge = LiteRtReference(path, graph, names)
     yield lambda rows: [judge.run(*row) for row in rows]
 
@@ -84,12 +84,12 @@ def cells(model: RealModel, folder: Path, count: int, few: int, only: set[str]) 
     rows = inputs(graph, count, folder)
     wanted = [spec.run(graph, *row) for row in rows]
     opened: dict[str, tuple[Callable[[], object], int]] = {
-        "LiteRT reference": (lambda: _litert(path, graph, model.outputs), count),
-        "host C": (lambda: _host_c(graph), count),
+        "LiteRT reference": (lambda: open_litert(path, graph, model.outputs), count),
+        "host C": (lambda: open_host_c(graph), count),
     }
     for name, target, converter, on_host in BACKENDS:
         opened[name] = (
-            lambda t=target, c=converter: _package(graph, t, c, rows),  # type: ignore[misc]
+            lambda t=target, c=converter: open_package(graph, t, c, rows),  # type: ignore[misc]
             count if on_host else min(few, count),
         )
     for name, (opener, n) in opened.items():

@@ -214,4 +214,11 @@ def test_a_summary_is_what_it_says() -> None:
     s = reports.summarize(Samples("x", "ms", FigureKind.MEASURED, tuple(float(i) for i in range(1, 101))))
     assert (s.median, s.count) == (50.5, 100)
     assert s.low < s.median < s.high
-    assert s.p90 == pytest.approx(90.1)
+    assert (s.p90, s.p99) == (90, 99)  # samples that were taken, not values between them
+    assert [reports.number(v) for v in (0.0123456, 12.5, 3.0, 658291.5, 1e9)] == [
+        "0.01235",
+        "12.5",
+        "3",
+        "658,292",
+        "1,000,000,000",
+    ]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from op_cases import CASES
 
+from bitship import kernels
 from bitship.errors import FormatError, GraphError
 from bitship.graph import DType, GraphBuilder, Quant, load, save, spec
 from bitship.graph.ops import Clamp, Conv2D
@@ -74,6 +75,19 @@ def test_inputs_of_another_shape_dtype_or_number_are_refused() -> None:
         spec.run(graph)
     with pytest.raises(GraphError, match="a NumPy array is needed"):
         spec.run(graph, [1, 2])  # type: ignore[arg-type]
+
+
+def test_without_the_kernels_the_specification_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graph, feeds = CASES["conv_3x3"]()
+    monkeypatch.setenv("BITSHIP_KERNELS", str(tmp_path / "absent.so"))
+    kernels.load.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="through the specification"):
+            (found,) = graph.run(*feeds[0])
+    finally:
+        monkeypatch.undo()
+        kernels.load.cache_clear()
+    np.testing.assert_array_equal(found, spec.run(graph, *feeds[0])[0])
 
 
 def test_a_missing_operand_and_a_cycle_cannot_be_expressed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bitship.cli.output import console, number, table
+from bitship.cli.output import console, table
 from bitship.errors import DeviceError, MissingDependencyError, PackageError
 from bitship.extras import require
 from bitship.graph import Graph, save
@@ -178,7 +178,7 @@ def _export_and_bench(graph: Graph, rows: list[tuple[Array, ...]], out: Path) ->
 
 
 def _show(reports: list[Any]) -> None:
-    from bitship.report import summarize
+    from bitship.report import number, summarize
 
     rows = []
     for r in reports:

@@ -5,7 +5,6 @@ import io
 import os
 import shutil
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -231,8 +230,3 @@ def _on_terminate() -> object:
         return signal.signal(signal.SIGTERM, stop)
     except ValueError:  # not in the main thread
         return None
-
-
-def tools_of(versions: Mapping[str, str]) -> str:
-    """Return tool versions as one line."""
-    return ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))

@@ -83,12 +83,19 @@ def summarize(samples: Samples) -> Summary:
         kind=samples.kind,
         count=n,
         median=statistics.median(values),
-        p90=float(np.percentile(values, 90)),
-        p99=float(np.percentile(values, 99)),
+        p90=float(np.percentile(values, 90, method="inverted_cdf")),
+        p99=float(np.percentile(values, 99, method="inverted_cdf")),
         cv=statistics.stdev(values) / mean if n > 1 and mean else 0.0,
         low=low,
         high=high,
     )
+
+
+def number(value: float) -> str:
+    """Return a figure with four significant digits, or all of them where it is whole or at least 1,000."""
+    if 1000 <= abs(value) < 1e15 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def save(reports: Sequence[Report], path: Path) -> None:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitship.cli.output import number
 from bitship.graph.store import write_atomic
-from bitship.report import Report, Summary, summarize
+from bitship.report import Report, Summary, number, summarize
 from bitship.version import VERSION
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bitship.report import number
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -52,13 +54,6 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return number(value)
     return "-" if value is None else str(value)
-
-
-def number(value: float) -> str:
-    """Return a figure with four significant digits, or all of them where it is a whole number."""
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:.4g}"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitship.cli.models import Calibration, Json, Model, Outputs, RecipeName, read_model
-from bitship.cli.output import console, emit_json, number, table, working
+from bitship.cli.output import console, emit_json, table, working
 from bitship.targets import ConverterName
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _write_html(found: list["Report"], path: Path) -> None:
 
 
 def _show(found: list["Report"], json: bool) -> None:
-    from bitship.report import summarize
+    from bitship.report import number, summarize
 
     if json:
         emit_json(found)
