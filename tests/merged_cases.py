@@ -1,9 +1,9 @@
 """Many cases as one graph, so that one image of a device runs them all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from op_cases import CASES
+from op_cases import CASES, Case
 
 from bitship.graph import Graph, Node, Port
 from bitship.graph.base import Array
@@ -24,7 +24,11 @@ def _renamed(graph: Graph, prefix: str) -> Graph:
 
 def merge(names: Sequence[str]) -> tuple[Graph, list[tuple[Array, ...]]]:
     """Return one graph of all named cases side by side, and its feeds: row i has row i of every case."""
-    made = {name: CASES[name]() for name in names}
+    return join({name: CASES[name]() for name in names})
+
+
+def join(made: Mapping[str, Case]) -> Case:
+    """Return one graph of all graphs side by side, and its feeds: row i has row i of every graph."""
     whole = Graph(name="cases", inputs=(), outputs=(), nodes=())
     for name, (graph, _) in made.items():
         part = _renamed(graph, name)

@@ -343,6 +343,7 @@ CASES: dict[str, Callable[[], Case]] = {
         "dw_3x3_s2": lambda n: depthwise(
             n, (2, 10, 9, 16), (3, 3), stride=(2, 2), padding=(0, 1, 0, 1), izp=4, rounding=D
         ),
+        "dw_1x1": lambda n: depthwise(n, (2, 3, 5, 19), (1, 1), izp=5),
         "dw_5x5": lambda n: depthwise(n, (1, 9, 9, 24), (5, 5), padding=(2, 2, 2, 2), izp=-3),
         "dw_7x7_s2": lambda n: depthwise(n, (1, 13, 13, 6), (7, 7), stride=(2, 2), padding=(3, 3, 3, 3)),
         "dw_multiplier": lambda n: depthwise(n, (1, 6, 6, 3), (3, 3), 4, padding=(1, 1, 1, 1), izp=7),
@@ -431,6 +432,25 @@ CASES: dict[str, Callable[[], Case]] = {
         "resize_nearest": lambda n: resize(n, (1, 3, 5, 4), (6, 10), 0),
         "resize_bilinear": lambda n: resize(n, (2, 3, 5, 4), (7, 9), 10),
         "resize_down": lambda n: resize(n, (1, 9, 8, 17), (4, 5), 10),
+        "avg_pool_int16": lambda n: unary(n, AvgPool2D((2, 3), (1, 1), (1, 0, 0, 1), -30000, 30000), (1, 5, 4, 3), I16),
+        "resize_takes_the_second": lambda n: unary(
+            n, Resize(AxisMap((0, 1), (2, 0), (1, 0)), AxisMap((1, 1, 0), (0, 2, 1), (0, 1, 1))), (1, 3, 3, 5)
+        ),
+        "add_channels": lambda n: binary(
+            n, Add(None, None, requant(rng(n), 21, 0.4, D, 6)), (1, 3, 4, 21), (1, 1, 4, 21)
+        ),
+        "sub_channels": lambda n: binary(n, Sub(_A, _B, requant(rng(n), 5, 1e-6, S, 6)), (2, 3, 5), (2, 3, 5)),
+        "mul_channels": lambda n: binary(n, Mul(3, -9, requant(rng(n), 19, 0.004, S, 6)), (1, 4, 19), (1, 4, 1)),
+        "reduce_sum_channels": lambda n: unary(n, ReduceSum((1, 2), 7, requant(rng(n), 18, 0.02, D, 1)), (2, 5, 6, 18)),
+        "scalar_mul": lambda n: binary(n, Mul(-7, 9), (), (), I16, I8),
+        "scalar_add": lambda n: binary(n, Add(_A, _B, _C), (), ()),
+        "scalar_rescale": lambda n: unary(n, Rescale((1417339207,), (0,), -7, 9, D), ()),
+        "scalar_slice": lambda n: unary(n, Slice((), ()), ()),
+        "scalar_transpose": lambda n: unary(n, Transpose(()), (), I32),
+        "scalar_pad": lambda n: unary(n, Pad((), 3), ()),
+        "scalar_reshape": lambda n: unary(n, Reshape(()), (1, 1)),
+        "scalar_argmax": lambda n: unary(n, ArgMax(0), (19,)),
+        "softmax_flat": lambda n: softmax(n, (1, 4095), 0.0),
         "softmax": lambda n: softmax(n, (3, 12), 0.06),
         "softmax_wide": lambda n: softmax(n, (1, 1001), 0.11),
         "softmax_one": lambda n: softmax(n, (4, 1), 0.2),

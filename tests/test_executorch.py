@@ -1,6 +1,8 @@
 """The ExecuTorch converter: every op's bits against the specification, through ExecuTorch's own runtime."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from random_nets import mobilenet_v2
 from bitship.converters.base import Numerics
 from bitship.converters.executorch import EXACT, FAST, NOTE, ExecutorchConverter, Note, open_session, xnnpack
 from bitship.errors import FormatError, GraphError, MissingDependencyError
-from bitship.graph import DType, Graph, GraphBuilder, spec
+from bitship.graph import DType, Graph, GraphBuilder, spec, store
 from bitship.graph.base import Array
 from bitship.graph.ops import Clamp
 from bitship.targets import ConverterName, Target, TargetKind
@@ -153,3 +155,18 @@ def test_a_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(MissingDependencyError, match=r"bitship\[executorch\]"):
         ExecutorchConverter().convert(graph, TARGET, tmp_path)
+
+
+def test_opening_a_session_writes_nothing_and_leaves_stderr_in_place(tmp_path: Path) -> None:
+    graph, _ = CASES["clamp"]()
+    ExecutorchConverter(delegate=False).convert(graph, TARGET, tmp_path / "pte")
+    store.save(graph, tmp_path / "g.bitship")
+    code = (
+        "import sys, os\nfrom pathlib import Path\nfrom bitship.graph import store\n"
+        "from bitship.converters.executorch import EXACT, open_session\n"
+        "folder = Path(sys.argv[1])\n"
+        "open_session(folder / 'pte' / EXACT, store.load(folder / 'g.bitship'))\n"
+        "os.write(2, b'heard')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "heard")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitship.errors import GraphError, OverflowProofError
 from bitship.graph import DType, Graph, GraphBuilder, spec, verify
-from bitship.graph.ops import Add, Conv2D, FullyConnected, LogicalLeftShift, Mul, Rescale, Rounding
+from bitship.graph.ops import Add, Conv2D, FullyConnected, LogicalLeftShift, Mul, Rescale, Rounding, Softmax
 
 
 def fully_connected(weights: np.ndarray, bias: np.ndarray, dtype: DType = DType.INT8) -> Graph:
@@ -92,3 +92,26 @@ def test_outputs_must_exist_with_their_declared_type() -> None:
     port = graph.outputs[0]
     with pytest.raises(GraphError, match="declared"):
         verify(dataclasses.replace(graph, outputs=(type(port)("nowhere", port.type),)))
+
+
+def test_a_softmax_table_that_is_computed_is_refused() -> None:
+    b = GraphBuilder("g")
+    y = b.node("y", Softmax(), b.input("x", (1, 4), DType.INT8), b.input("table", (256,), DType.INT32))
+    with pytest.raises(GraphError, match="'y': softmax: exp_table is computed, a constant is needed"):
+        verify(b.finish([(y, None)]))
+
+
+def test_a_zero_point_that_leaves_int32_is_refused_even_where_the_product_is_zero() -> None:
+    b = GraphBuilder("g")
+    zero = b.constant("zero", np.zeros(3, np.int8))
+    y = b.node("y", Mul(a_zero_point=1 << 70), b.input("x", (3,), DType.INT8), zero)
+    with pytest.raises(OverflowProofError, match="'y': mul: centred a"):
+        verify(b.finish([(y, None)]))
+
+
+def test_a_padding_that_no_memory_holds_is_refused() -> None:
+    b = GraphBuilder("g")
+    w, bias = b.constant("w", np.ones((1, 1, 1, 1), np.int8)), b.constant("b", np.zeros(1, np.int32))
+    far = 1 << 20
+    with pytest.raises(GraphError, match="has more than 268435456 elements"):
+        b.node("y", Conv2D((far, far), (far,) * 4), b.input("x", (1, 1, 1, 1), DType.INT8), w, bias)

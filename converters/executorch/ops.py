@@ -168,7 +168,8 @@ def avg_pool2d(k: Constants, op: ops.AvgPool2D, x: Value) -> Value:
     ones = k.tensor(np.ones((channels, 1, *op.kernel), np.int8)).to(torch.int32)
     shifted, padding = _padded(to(planes, DType.INT32), op.padding)
     total = torch.conv2d(shifted, ones, None, op.stride, padding, (1, 1), channels)
-    taps = op._taps(np.ones((1, height, width, 1), np.int8), 0).sum(axis=0)
+    ones_of_x = np.ones((1, height, width, 1), str(planes.dtype).removeprefix("torch."))
+    taps = op._taps(ones_of_x, 0).sum(axis=0)
     counts = taps.transpose(0, 3, 1, 2).astype(np.int32)
     if int(counts.min()) == int(counts.max()):
         counts = counts[:, :, :1, :1]
@@ -248,7 +249,7 @@ def reshape(k: Constants, op: ops.Reshape, x: Value) -> Value:
 
 def transpose(k: Constants, op: ops.Transpose, x: Value) -> Value:
     """Permute the axes."""
-    return Value(x.rows.permute(op.perm))
+    return Value(x.rows.permute(op.perm)) if op.perm else x
 
 
 def gather(k: Constants, op: ops.Gather, x: Value, indices: Value) -> Value:
@@ -263,7 +264,8 @@ def resize(k: Constants, op: ops.Resize, x: Value) -> Value:
     (t,) = at.tensors
     if op.bits == 0:
         for axis, m in ((1, op.rows), (2, op.columns)):
-            t = t.index_select(at.axis(axis), k.tensor(np.array(m.lo, np.int64)))
+            taken = [hi if w else lo for lo, hi, w in zip(m.lo, m.hi, m.weight, strict=True)]
+            t = t.index_select(at.axis(axis), k.tensor(np.array(taken, np.int64)))
         return at.wrap(t)
     y = to(t, DType.INT64)
     for axis, m in ((1, op.rows), (2, op.columns)):

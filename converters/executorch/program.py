@@ -4,6 +4,8 @@ import sys
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from bitship import extras
 from bitship.converters.executorch.arithmetic import Constants, torch_dtype
 from bitship.converters.executorch.ops import LOWERINGS
@@ -19,18 +21,23 @@ require = partial(extras.require, extra="executorch", what="executorch converter
 
 
 def evaluate(graph: Graph, constants: Constants, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the graph's outputs in torch ops; UnsupportedError names a node without a lowering."""
-    values = {name: Value.constant(constants, array) for name, array in graph.constants.items()}
-    values.update((p.name, Value(x)) for p, x in zip(graph.inputs, inputs, strict=True))
+    """Return the graph's outputs in torch ops; UnsupportedError names a node without a lowering.
+
+    Tensors of rank 0 have shape (1,) in between: torch would promote their dtype as it does a Python number's.
+    """
+    values = {name: Value.constant(constants, np.atleast_1d(array)) for name, array in graph.constants.items()}
+    values.update((p.name, Value(x if x.dim() else x.reshape(1))) for p, x in zip(graph.inputs, inputs, strict=True))
     computed = {n.output for n in graph.nodes}
     for node in graph.nodes:
         lower = LOWERINGS.get(type(node.op))
         if lower is None:
             raise UnsupportedError(f"executorch: node '{node.output}': no lowering for {node.op.name}")
-        values[node.output] = lower(constants, node.op, *(values[i] for i in node.inputs))
+        found = lower(constants, node.op, *(values[i] for i in node.inputs))
+        values[node.output] = found if graph.types[node.output].shape else Value(found.rows.reshape(1))
     results, seen = [], set()
     for port in graph.outputs:
-        tensor = values[port.name].rows
+        rows = values[port.name].rows
+        tensor = rows if port.type.shape else rows.reshape(())
         results.append(tensor if port.name in computed and port.name not in seen else tensor.clone())
         seen.add(port.name)
     return tuple(results)

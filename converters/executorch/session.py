@@ -1,5 +1,9 @@
 """Run a ``.pte`` on this machine through ExecuTorch's own runtime, with one thread."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +19,16 @@ class ExecutorchSession:
     """A loaded program; inputs and outputs are those of the graph it was made from."""
 
     def __init__(self, path: Path, graph: Graph) -> None:
-        runtime = require("executorch.runtime")
-        threads = require("executorch.extension.pybindings._portable_lib")
-        if threads._threadpool_get_thread_count() != 1:
-            threads._unsafe_reset_threadpool(1)
         self._graph = graph
         try:
-            self._program: Any = runtime.Runtime.get().load_program(path.read_bytes())
-            self._method: Any = self._program.load_method("forward")
+            data = path.read_bytes()
+            with silent():
+                runtime = require("executorch.runtime")
+                threads = require("executorch.extension.pybindings._portable_lib")
+                if threads._threadpool_get_thread_count() != 1:
+                    threads._unsafe_reset_threadpool(1)
+                self._program: Any = runtime.Runtime.get().load_program(data)
+                self._method: Any = self._program.load_method("forward")
         except OSError as e:
             raise FormatError(f"{path}: {e.strerror}") from None
         except RuntimeError as e:
@@ -48,6 +54,25 @@ class ExecutorchSession:
         """Release the program and its memory."""
         self._method = None
         self._program = None
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep what C++ writes to the process's stderr away; without one (or a null device) nothing is redirected."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        yield
+        return
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from bitship.converters.tvm import copy, elementwise, pool, products
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.softmax import lower_softmax
@@ -13,17 +15,22 @@ from bitship.errors import UnsupportedError
 from bitship.graph import Node, TensorType
 from bitship.graph import ops as o
 from bitship.graph.base import Op, Operand
+from bitship.graph.dtypes import DType
 
 
 @dataclass(frozen=True)
 class Site:
-    """One node to lower: the function being written, what is known of its operands, and the type of its result."""
+    """One node to lower: the function being written, what is known of its operands, and the type of its result.
+
+    accumulator  where the result goes instead of the node's own tensor
+    """
 
     fn: Function
     isa: Isa
     node: Node
     operands: tuple[Operand, ...]
     out_type: TensorType
+    accumulator: Buffer | None = None
 
     @property
     def op(self) -> Any:
@@ -33,7 +40,7 @@ class Site:
     @property
     def out(self) -> Buffer:
         """The result as a parameter."""
-        return self.fn.tensor(self.node.output, self.out_type)
+        return self.accumulator or self.fn.tensor(self.node.output, self.out_type)
 
     def x(self, i: int = 0) -> Buffer:
         """Operand i as a parameter; operands never asked for are not passed."""
@@ -134,4 +141,19 @@ def lower_node(site: Site) -> None:
     lowering = LOWERINGS.get(type(site.node.op))
     if lowering is None:
         raise UnsupportedError(f"tvm: node '{site.node.output}': no lowering for {site.node.op.name}")
-    lowering(site)
+    requant = getattr(site.op, "requant", None)
+    if isinstance(site.op, o.Add | o.Sub | o.Mul | o.ReduceSum) and requant is not None and requant.per_channel:
+        _in_two_steps(site, requant)
+    else:
+        lowering(site)
+
+
+def _in_two_steps(s: Site, requant: o.Rescale) -> None:
+    """Write the accumulators to scratch, then rescale them per channel: these kernels walk merged axes."""
+    bare = msgspec.structs.replace(s.op, requant=None)
+    acc_type = TensorType(s.out_type.shape, DType.INT32)
+    accumulator = s.fn.scratch("int32", acc_type.size)
+    node = Node(bare, s.node.inputs, s.node.output)
+    LOWERINGS[type(bare)](Site(s.fn, s.isa, node, s.operands, acc_type, accumulator))
+    found = bare.bounds(acc_type, *s.operands)
+    elementwise.lower_rescale(s.fn, s.isa, requant, accumulator, s.out, s.out_type.shape, found)

@@ -80,6 +80,8 @@ def lower_depthwise(
     weights = w.value.astype(np.int64)[..., 0] - op.weight_zero_point
     bias = b.value.astype(np.int64)
     bound = reach(a, op.input_zero_point, weights.reshape(-1, c).T, bias)
+    if window.dense:  # its pixels are addressed as one row
+        window = Window(1, 1, window.n * window.h * window.w, c, 1, window.n * window.oh * window.ow)
     task = Depthwise(window, weights, bias, op.input_zero_point, op.requant, bound)
     if not task.fits():
         return plain_conv(fn, isa, op, (x(0), x(1), x(2), out), window)

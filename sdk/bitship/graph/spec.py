@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from bitship.graph.base import Array
 from bitship.graph.ir import Graph
 
@@ -14,7 +16,7 @@ def trace(graph: Graph, *inputs: Array) -> Iterator[tuple[str, Array]]:
     last_use = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
     keep = {p.name for p in graph.outputs}
     for i, node in enumerate(graph.nodes):
-        values[node.output] = node.op.run(*(values[name] for name in node.inputs))
+        values[node.output] = np.asarray(node.op.run(*(values[name] for name in node.inputs)))
         yield node.output, values[node.output]
         for name in node.inputs:
             if last_use[name] == i and name not in keep:

@@ -20,6 +20,7 @@ from bitship.graph.ops.rescale import Rescale, finish, finished_bounds, finished
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
+MAX_PADDED = 1 << 28
 
 
 def window(x: Ints, y: int, x0: int, out: Pair, stride: Pair) -> Ints:
@@ -45,6 +46,11 @@ def check_window(x: TensorType, kernel: Pair, stride: Pair, dilation: Pair, padd
     check_pair(stride, 1, f"{name}: stride")
     check_pair(dilation, 1, f"{name}: dilation")
     check_pair(padding, 0, f"{name}: padding")
+    rows, columns = x.shape[1] + sum(padding[:2]), x.shape[2] + sum(padding[2:])
+    check(
+        x.shape[0] * rows * columns * x.shape[3] <= MAX_PADDED,
+        f"{name}: {x} padded by {padding} has more than {MAX_PADDED} elements",
+    )
     oh = out_extent(x.shape[1], kernel[0], stride[0], dilation[0], padding[0], padding[1])
     ow = out_extent(x.shape[2], kernel[1], stride[1], dilation[1], padding[2], padding[3])
     check(oh >= 1 and ow >= 1, f"{name}: a {kernel} window does not fit {x} padded by {padding}")
@@ -96,7 +102,7 @@ class ConvBase(Op, frozen=True):
             wmax = max(abs(w.range.lo - self.weight_zero_point), abs(w.range.hi - self.weight_zero_point))
             both = np.array([[wmax], [-wmax]], np.int64) * (w.type.size // bias.type.size)
             acc = dot_range(centred, both, None, (0,))
-            return Interval(acc.lo + bias.range.lo, acc.hi + bias.range.hi)
+            return Interval(acc.lo + min(bias.range.lo, 0), acc.hi + max(bias.range.hi, 0))
         return dot_range(centred, w.value.astype(np.int64) - self.weight_zero_point, bias, axes)
 
 

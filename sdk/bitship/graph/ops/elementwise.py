@@ -91,6 +91,8 @@ class Mul(Op, frozen=True, tag="mul"):
         return finish((a.astype(np.int64) - self.a_zero_point) * (b.astype(np.int64) - self.b_zero_point), self.requant)
 
     def bounds(self, out: TensorType, a: Operand, b: Operand) -> Interval:  # type: ignore[override]
+        for what, x, zp in (("a", a.range, self.a_zero_point), ("b", b.range, self.b_zero_point)):
+            Interval(x.lo - zp, x.hi - zp).require(DType.INT32, f"mul: centred {what}")
         corners = [
             (p - self.a_zero_point) * (q - self.b_zero_point)
             for p in (a.range.lo, a.range.hi)

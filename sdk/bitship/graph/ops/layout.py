@@ -19,7 +19,7 @@ class Pad(Op, frozen=True, tag="pad"):
         return TensorType(tuple(n + a + b for n, (a, b) in zip(x.shape, self.padding, strict=True)), x.dtype)
 
     def run(self, x: Array) -> Array:  # type: ignore[override]
-        return np.pad(x, self.padding, constant_values=self.value)
+        return np.pad(x, self.padding, constant_values=self.value) if self.padding else x.copy()
 
     def bounds(self, out: TensorType, x: Operand) -> Interval:  # type: ignore[override]
         return x.range.union(Interval(self.value, self.value))
@@ -82,7 +82,7 @@ class Slice(Op, frozen=True, tag="slice"):
         index = tuple(
             slice(b, b + (n - 1) * s + 1, s) for b, n, s in zip(self.start, self.size, self.steps(), strict=True)
         )
-        return np.ascontiguousarray(x[index])
+        return np.array(x[index], order="C")  # ascontiguousarray would make rank 1 of rank 0
 
     def bounds(self, out: TensorType, x: Operand) -> Interval:  # type: ignore[override]
         return x.range
@@ -121,7 +121,7 @@ class Transpose(Op, frozen=True, tag="transpose"):
         return TensorType(tuple(x.shape[p] for p in self.perm), x.dtype)
 
     def run(self, x: Array) -> Array:  # type: ignore[override]
-        return np.ascontiguousarray(x.transpose(self.perm))
+        return np.array(x.transpose(self.perm), order="C")
 
     def bounds(self, out: TensorType, x: Operand) -> Interval:  # type: ignore[override]
         return x.range

@@ -83,7 +83,7 @@ class Rescale(Op, frozen=True, tag="rescale"):
             high = ((v << left) * m + (1 << 30)) >> 31
             mask = (np.int64(1) << right) - 1
             y = (high >> right) + ((high & mask) > (mask >> 1) + (high < 0))
-        return np.asarray(np.clip(y + self.output_zero_point, self.qmin, self.qmax))
+        return np.asarray(np.clip(y + self.output_zero_point, self.qmin, self.qmax)).reshape(np.shape(value))
 
     def run(self, x: Array) -> Array:  # type: ignore[override]
         return self.apply(x.astype(np.int64)).astype(self.dtype.numpy)

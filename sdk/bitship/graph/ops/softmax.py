@@ -67,9 +67,10 @@ class Softmax(Op, frozen=True, tag="softmax"):
         return np.clip(y - 128, -128, 127).astype(np.int8)
 
     def bounds(self, out: TensorType, x: Operand, exp_table: Operand) -> Interval:  # type: ignore[override]
-        if exp_table.value is not None:
-            check(
-                int(exp_table.value.min()) >= 0 and int(exp_table.value[0]) >= 1 << 30,
-                "softmax: exp_table must not be negative, and its first entry at least 2^30",
-            )
+        check(exp_table.value is not None, "softmax: exp_table is computed, a constant is needed")
+        assert exp_table.value is not None
+        check(
+            int(exp_table.value.min()) >= 0 and int(exp_table.value[0]) >= 1 << 30,
+            "softmax: exp_table must not be negative, and its first entry at least 2^30",
+        )
         return Interval.of(DType.INT8)
