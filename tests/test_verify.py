@@ -121,3 +121,10 @@ def test_pools_that_would_read_for_hours_are_refused() -> None:
     b = GraphBuilder("g")
     with pytest.raises(GraphError, match="read 1000000000000 elements"):
         b.node("y", MaxPool2D((1000, 1000), (1, 1), (999,) * 4), b.input("x", (1, 1, 1, 1), DType.INT8))
+
+
+@pytest.mark.parametrize("dtype", [DType.BOOL, DType.INT64])
+def test_a_rescale_to_bool_or_int64_is_refused(dtype: DType) -> None:
+    b = GraphBuilder("g")
+    with pytest.raises(GraphError, match="allowed: int8, uint8, int16, int32"):
+        b.node("y", Rescale((1,), (0,), dtype=dtype, qmin=0, qmax=1), b.input("x", (4,), DType.INT8))
