@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,15 +24,17 @@ import numpy as np
 
 from benchmarks import rivals
 from benchmarks.mobilenet import integer_graph
+from bitship import kernels
 from bitship.converters.tvm import TvmConverter, open_session
 from bitship.converters.tvm.isa import host_levels
 from bitship.errors import BitshipError, MissingDependencyError
-from bitship.graph import Graph, spec
+from bitship.graph import Graph, host, spec
 from bitship.graph.base import Array
 from bitship.targets import ConverterName, Target, TargetKind
 
 MODEL = Path("coral/tf2_mobilenet_v2_1.0_224_ptq.tflite")
 REFERENCE_ROUNDS = 3
+C_LEVELS = ("plain", "avx2", "avx512vnni")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -81,10 +84,20 @@ def bitship_tvm(graph: Graph, level: str, x: tuple[Array, ...], wanted: tuple[Ar
     return lambda: session.run(*x)
 
 
-def host_kernels(graph: Graph, x: tuple[Array, ...]) -> rivals.Run:
-    """The C kernels of this host, which ``graph.run`` uses."""
-    graph.run(*x)
-    return lambda: graph.run(*x)
+def host_kernels(graph: Graph, level: int, x: tuple[Array, ...], wanted: tuple[Array, ...]) -> rivals.Run:
+    """The C kernels of this host at one level of instructions; ``graph.run`` uses the highest."""
+    program = host.prepare(graph, level)
+    if not all(np.array_equal(a, b) for a, b in zip(host.execute(program, *x), wanted, strict=True)):
+        raise BitshipError(f"C kernels, level {level}: the bits differ from the specification's")
+    return lambda: host.execute(program, *x)
+
+
+def c_level() -> int:
+    """Return the highest level of the C kernels here; 0 also without the library, which its row then says."""
+    try:
+        return int(kernels.load().lib.bitship_host_level())
+    except MissingDependencyError:
+        return 0
 
 
 def openers(data: Path | None, folder: Path) -> dict[str, tuple[str, Opener]]:
@@ -110,7 +123,8 @@ def openers(data: Path | None, folder: Path) -> dict[str, tuple[str, Opener]]:
 
     levels = [i.name for i in host_levels() if i.k_step]
     table: dict[str, tuple[str, Opener]] = {f"bitship TVM, {n}": ("int8 exact", ours(n)) for n in levels}
-    table["bitship C kernels"] = ("int8 exact", lambda: host_kernels(graph, x))
+    for level in reversed(range(c_level() + 1)):
+        table[f"bitship C kernels, {C_LEVELS[level]}"] = ("int8 exact", partial(host_kernels, graph, level, x, wanted))
     table["onnxruntime u8s8 QDQ"] = ("int8", onnx("QUInt8", "QDQ"))
     table["onnxruntime u8s8 QOperator"] = ("int8", onnx("QUInt8", "QOperator"))
     table["onnxruntime s8s8 QDQ"] = ("int8", onnx("QInt8", "QDQ"))

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import struct
 from pathlib import Path
 
 import msgspec
@@ -120,6 +121,24 @@ def test_the_footprint_adds_up(tmp_path: Path) -> None:
     assert plan["sections"][".weights"] == made.weights_bytes == len((tmp_path / "weights.bin").read_bytes())
     assert plan["sections"][".arena"] == made.arena_bytes >= plan["live_bytes"]
     assert plan["ram_bytes"] >= made.arena_bytes + plan["sections"][".stack"]
+
+
+def loaded(elf: bytes) -> list[tuple[int, int, bool]]:
+    """Return (bytes in the file, bytes in memory, writable) of every segment of a 32-bit little-endian ELF."""
+    (start,), (size, count) = struct.unpack_from("<I", elf, 28), struct.unpack_from("<HH", elf, 42)
+    headers = (struct.unpack_from("<8I", elf, start + i * size) for i in range(count))
+    return [(filesz, memsz, bool(flags & 2)) for kind, _, _, _, filesz, memsz, flags, _ in headers if kind == 1]
+
+
+@needs_arm
+@pytest.mark.parametrize("board", ["mps2-an386", "mps3-an547"])
+def test_the_footprint_is_what_the_image_loads(board: str, tmp_path: Path) -> None:
+    graph, _ = network()
+    FirmwareConverter().convert(graph, targets.load(board), tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    segments = loaded((tmp_path / "model.elf").read_bytes())
+    assert plan["flash_bytes"] == sum(in_file for in_file, _, _ in segments)
+    assert plan["ram_bytes"] == sum(in_memory for _, in_memory, writable in segments if writable)
 
 
 @needs_arm

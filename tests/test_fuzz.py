@@ -17,7 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from op_cases import CASES
-from tflite_cases import CASES as TFLITE_CASES
+from tflite_arithmetic_cases import CASES as TFLITE_ARITHMETIC_CASES
+from tflite_cases import CASES as TFLITE_BASIC_CASES
+from tflite_layout_cases import CASES as TFLITE_LAYOUT_CASES
 from tflite_models import encode
 
 from bitship.errors import BitshipError
@@ -36,7 +38,21 @@ TFLITE_SEEDS = (
     "strided_slice",
     "concat",
     "resize_bilinear_half",
+    "transpose_conv_3x3_s2_odd",
+    "batch_to_space",
+    "space_to_batch_uint8",
+    "mirror_pad_reflect",
+    "strided_reverse_all",
+    "strided_new_axis",
+    "concat_scales_uint8",
+    "prelu",
+    "batch_matmul_broadcast",
+    "tile",
+    "broadcast_to",
+    "gather_nd",
+    "split_v",
 )
+TFLITE_CASES = {**TFLITE_BASIC_CASES, **TFLITE_LAYOUT_CASES, **TFLITE_ARITHMETIC_CASES}
 QUICK, THOROUGH = 300, 10_000
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
 

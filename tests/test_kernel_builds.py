@@ -14,12 +14,13 @@ FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 SCRIPT = """
 from op_cases import CASES
-from test_kernels import assert_exact, test_rescale_is_exact_integer_arithmetic
+from test_host_kernels import assert_exact_at_every_level
+from test_kernels import test_rescale_is_exact_integer_arithmetic
 import bitship.graph.host
 
 bitship.graph.host.WIDE_TILE = {tile}
 for make in CASES.values():
-    assert_exact(*make())
+    assert_exact_at_every_level(*make())
 test_rescale_is_exact_integer_arithmetic()
 """
 
@@ -35,12 +36,14 @@ def sanitizers() -> str | None:
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
 @pytest.mark.parametrize("sanitized", [False, True], ids=["plain", "sanitized"])
-@pytest.mark.parametrize(("scalar", "tile"), [(0, 8), (0, 2), (1, 2), (1, 8)])
+@pytest.mark.parametrize(("host", "scalar", "tile"), [(1, 0, 8), (0, 0, 8), (0, 0, 2), (0, 1, 2), (0, 1, 8)])
 def test_a_build_without_instruction_set_copies_gives_the_same_bits(
-    sanitized: bool, scalar: int, tile: int, tmp_path: Path
+    sanitized: bool, host: int, scalar: int, tile: int, tmp_path: Path
 ) -> None:
+    """host: with the packed convolutions, at every level of this processor."""
     library = tmp_path / kernels.LIBRARY
     flags = ["-std=c99", "-O2", "-fPIC", "-shared", "-DBITSHIP_CLONES=", f"-DBITSHIP_SCALAR={scalar}"]
+    flags += [] if host else ["-DBITSHIP_NO_HOST"]
     environment = {**os.environ, kernels.OVERRIDE: str(library)}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     if sanitized:
@@ -49,7 +52,7 @@ def test_a_build_without_instruction_set_copies_gives_the_same_bits(
             pytest.skip("the compiler's sanitizer libraries are not installed")
         flags += SANITIZE
         environment |= {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
-    sources = sorted(str(p) for p in (FIRMWARE / "src").glob("*.c"))
+    sources = sorted(str(p) for p in (FIRMWARE / "src").rglob("*.c"))
     command = ["cc", *flags, f"-I{FIRMWARE / 'include'}", *sources, "-o", str(library)]
     subprocess.run(command, check=True, timeout=120)
     shutil.copy(FIRMWARE / "include" / "bitship" / kernels.HEADER, tmp_path)

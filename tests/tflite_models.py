@@ -7,7 +7,7 @@ import numpy as np
 
 from bitship.graph.base import Array
 
-TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int8": 9}
+TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "int8": 9}
 _VERSIONS = {
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
@@ -15,6 +15,9 @@ _VERSIONS = {
     "HARD_SWISH": 1,
     "RELU_N1_TO_1": 1,
     "RESHAPE": 1,
+    "TRANSPOSE_CONV": 4,
+    "BATCH_MATMUL": 4,
+    **dict.fromkeys(("DEPTH_TO_SPACE", "ELU", "EXPAND_DIMS", "PRELU", "RELU_0_TO_1", "SHAPE", "SQUEEZE", "SUM"), 1),
 }
 
 
@@ -28,6 +31,7 @@ class T:
     zero_point: int = 0
     axis: int = 0
     data: Array | None = None
+    signature: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -62,6 +66,8 @@ def encode(net: Net, inputs: list[int], outputs: list[int]) -> bytes:
             buffer.data = np.frombuffer(np.ascontiguousarray(t.data).tobytes(), np.uint8)
             model.buffers.append(buffer)
             x.buffer = len(model.buffers) - 1
+        if t.signature is not None:
+            x.shapeSignature = list(t.signature)
         if t.scale is not None:
             x.quantization = s.QuantizationParametersT()
             scales = t.scale if isinstance(t.scale, list) else [t.scale]
@@ -94,14 +100,14 @@ def encode(net: Net, inputs: list[int], outputs: list[int]) -> bytes:
 class Reference:
     """LiteRT's reference kernels (BUILTIN_REF) on a .tflite file; the judge of an import."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, resolver: str = "BUILTIN_REF") -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         self.interpreter = Interpreter(
             model_content=model,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+            experimental_op_resolver_type=getattr(OpResolverType, resolver),
             num_threads=1,
-            experimental_preserve_all_tensors=True,
+            experimental_preserve_all_tensors=resolver == "BUILTIN_REF",
         )
         self.interpreter.allocate_tensors()
 

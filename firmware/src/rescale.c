@@ -1,4 +1,5 @@
 /* rescale: requantization of rows of int32 lanes, single (half up, one rounding) and double (gemmlowp). */
+#include "fixed.h"
 #include "lanes.h"
 
 /* SINGLE for any shift: the result may leave int32 before the clamp. */
@@ -8,21 +9,7 @@ static inline int32_t single_wide(int32_t v, int32_t m, int32_t down, const stru
     return (int32_t)(y < r->qmin ? r->qmin : y > r->qmax ? r->qmax : y);
 }
 
-/* SINGLE for shift <= 0. The bias 2^62 makes the sum non-negative, so that an unsigned shift is exact: it is
- * a multiple of 2^down. The result is in int32; so is its sum with the zero point, saturating. */
-static inline int32_t single(int32_t v, int32_t m, int32_t down) {
-    uint64_t u = (uint64_t)((int64_t)v * m) + ((uint64_t)1 << 62) + ((uint64_t)1 << (down - 1));
-    return (int32_t)((uint32_t)(u >> down) - (uint32_t)(((uint64_t)1 << 62) >> down));
-}
-
-/* DOUBLE: rounded high half of 2 * v * m, then a right shift rounding half away from zero. */
-static inline int32_t twice(int32_t v, int32_t m, int32_t right) {
-    int32_t high = (int32_t)(uint32_t)((uint64_t)((int64_t)v * m + ((int64_t)1 << 30)) >> 31);
-    int32_t mask = (int32_t)(((uint32_t)1 << right) - 1);
-    return (high >> right) + ((high & mask) > (mask >> 1) + (high < 0));
-}
-
-/* The same with branches in place of masks. A tie below zero goes down: h - 1 rounds half up where h rounds
+/* DOUBLE with branches in place of masks. A tie below zero goes down: h - 1 rounds half up where h rounds
  * half away; h is above INT32_MIN because m is below 2^31. */
 static inline int32_t twice_scalar(int32_t v, int32_t m, int32_t shift) {
     if (shift > 0) {
@@ -41,13 +28,6 @@ static inline int32_t centre(int32_t v, int32_t zero_point, int32_t pre_shift) {
     return (int32_t)(((uint32_t)v - (uint32_t)zero_point) << pre_shift);
 }
 
-/* y + zero point in [qmin, qmax] without overflow: the clamp moves below the addition where it could. */
-static inline int32_t place(int32_t y, int32_t lo, int32_t hi, int32_t zero_point) {
-    y = y < lo ? lo : y;
-    y = y > hi ? hi : y;
-    return y + zero_point;
-}
-
 static inline void rescale_double(const struct bitship_rescale *r, const int32_t *m, const int8_t *s,
                                   int32_t step, int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
     const int32_t izp = r->input_zero_point, pre = r->pre_shift, ozp = r->output_zero_point;
@@ -58,9 +38,9 @@ static inline void rescale_double(const struct bitship_rescale *r, const int32_t
             v = twice_scalar(v, m[i * step], shift);
         } else {
             const int32_t left = shift > 0 ? shift : 0, right = shift < 0 ? -shift : 0;
-            v = twice((int32_t)((uint32_t)v << left), m[i * step], right);
+            v = bitship_twice((int32_t)((uint32_t)v << left), m[i * step], right);
         }
-        lanes[i] = place(v, lo, hi, ozp);
+        lanes[i] = bitship_place(v, lo, hi, ozp);
     }
 }
 
@@ -68,7 +48,8 @@ static inline void rescale_single(const struct bitship_rescale *r, const int32_t
                                   int32_t step, int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
     const int32_t izp = r->input_zero_point, pre = r->pre_shift, ozp = r->output_zero_point;
     for (int32_t i = 0; i < n; i++) {
-        lanes[i] = place(single(centre(lanes[i], izp, pre), m[i * step], 31 - s[i * step]), lo, hi, ozp);
+        lanes[i] = bitship_place(bitship_single(centre(lanes[i], izp, pre), m[i * step], 31 - s[i * step]),
+                                 lo, hi, ozp);
     }
 }
 
@@ -137,7 +118,7 @@ static int32_t one(const struct bitship_rescale *r, int32_t v, int32_t m, int32_
         return single_wide(v, m, 31 - shift, r);
     }
     const int32_t zero_point = r->output_zero_point;
-    return place(twice_scalar(v, m, shift), r->qmin - zero_point, r->qmax - zero_point, zero_point);
+    return bitship_place(twice_scalar(v, m, shift), r->qmin - zero_point, r->qmax - zero_point, zero_point);
 }
 
 /* The common shifts leave |y| at most 2^30: the zero point can be added before the clamp. */

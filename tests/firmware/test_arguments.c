@@ -120,9 +120,64 @@ static void others(void) {
     expect("resize null", bitship_resize(NULL, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
 }
 
+/* Packed convolutions of this host, where it has any. */
+static void host(void) {
+    struct bitship_window p = {.x_dtype = BITSHIP_INT8,
+                               .batch = 1,
+                               .in_h = 2,
+                               .in_w = 2,
+                               .in_c = 2,
+                               .out_h = 2,
+                               .out_w = 2,
+                               .out_c = 2,
+                               .kernel_h = 1,
+                               .kernel_w = 1,
+                               .stride_h = 1,
+                               .stride_w = 1,
+                               .dilation_h = 1,
+                               .dilation_w = 1,
+                               .groups = 1};
+    static int32_t packed[2048], scratch[2048];
+    int8_t x[8] = {0}, w[4] = {0};
+    int32_t bias[2] = {0};
+    uint8_t out[32];
+    memset(out, 0x5a, sizeof out);
+    const int32_t enough = (int32_t)sizeof scratch;
+    for (int32_t level = 1; level <= bitship_host_level(); level++) {
+        if (bitship_host_conv2d_packed_bytes(level, &p) > (int32_t)sizeof packed ||
+            bitship_host_depthwise_conv2d_packed_bytes(level, &p) > (int32_t)sizeof packed) {
+            printf("host: packed weights are larger than this test expects\n");
+            failures++;
+            return;
+        }
+        expect("host conv2d pack", bitship_host_conv2d_pack(level, &p, w, bias, packed), BITSHIP_OK, out, 32);
+        expect("host conv2d null", bitship_host_conv2d(&p, NULL, packed, scratch, enough, out),
+               BITSHIP_ERROR_ARGUMENT, out, 32);
+        expect("host conv2d scratch", bitship_host_conv2d(&p, x, packed, scratch, 7, out),
+               BITSHIP_ERROR_SCRATCH, out, 32);
+        p.groups = 2;
+        expect("host conv2d groups", bitship_host_conv2d(&p, x, packed, scratch, enough, out),
+               BITSHIP_ERROR_UNSUPPORTED, out, 32);
+        p.groups = 1;
+        expect("host depthwise pack", bitship_host_depthwise_conv2d_pack(level, &p, w, bias, packed),
+               BITSHIP_OK, out, 32);
+        expect("host depthwise null", bitship_host_depthwise_conv2d(&p, x, NULL, scratch, enough, out),
+               BITSHIP_ERROR_ARGUMENT, out, 32);
+        expect("host depthwise scratch", bitship_host_depthwise_conv2d(&p, x, packed, scratch, 1, out),
+               BITSHIP_ERROR_SCRATCH, out, 32);
+        p.x_dtype = BITSHIP_INT16;
+        expect("host depthwise dtype", bitship_host_depthwise_conv2d(&p, x, packed, scratch, enough, out),
+               BITSHIP_ERROR_UNSUPPORTED, out, 32);
+        p.x_dtype = BITSHIP_INT8;
+    }
+    expect("host level", bitship_host_conv2d_pack(bitship_host_level() + 1, &p, w, bias, packed),
+           BITSHIP_ERROR_UNSUPPORTED, out, 32);
+}
+
 int main(void) {
     conv2d();
     rescale();
     others();
+    host();
     return failures != 0;
 }

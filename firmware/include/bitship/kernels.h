@@ -258,6 +258,24 @@ struct bitship_softmax {
 };
 int bitship_softmax(const struct bitship_softmax *p, const int8_t *x, const int32_t *exp_table, int8_t *out);
 
+/* The host's library alone: convolutions whose weights are packed once for this processor's instructions, the
+ * same bits. A level is 0 (none), 1 (AVX2) or 2 (AVX512-VNNI too); any up to bitship_host_level() may be
+ * asked for. packed_bytes is 0 where a layer has no packed form. Packed weights are private to one library
+ * and processor. */
+int32_t bitship_host_level(void);
+int32_t bitship_host_conv2d_packed_bytes(int32_t level, const struct bitship_window *p);
+int32_t bitship_host_conv2d_scratch_bytes(int32_t level, const struct bitship_window *p);
+int bitship_host_conv2d_pack(int32_t level, const struct bitship_window *p, const int8_t *w,
+                             const int32_t *bias, void *out);
+int bitship_host_conv2d(const struct bitship_window *p, const void *x, const void *packed, void *scratch,
+                        int32_t scratch_bytes, void *out);
+int32_t bitship_host_depthwise_conv2d_packed_bytes(int32_t level, const struct bitship_window *p);
+int32_t bitship_host_depthwise_conv2d_scratch_bytes(int32_t level, const struct bitship_window *p);
+int bitship_host_depthwise_conv2d_pack(int32_t level, const struct bitship_window *p, const int8_t *w,
+                                       const int32_t *bias, void *out);
+int bitship_host_depthwise_conv2d(const struct bitship_window *p, const void *x, const void *packed,
+                                  void *scratch, int32_t scratch_bytes, void *out);
+
 /* cffi: end */
 
 #ifdef __cplusplus

@@ -1,6 +1,6 @@
 """Run a graph on this machine through the C kernels: the fast path of ``Graph.run``, the same bits as the spec."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from bitship.graph.ops import Reshape
 from bitship.graph.verify import verify
 
 _CACHE = "_host_program"
+_ALIGN = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Program:
 
     steps      calls in execution order
     frees      for every step, the tensors nothing reads afterwards
+    pointers   addresses of the constants
     keep       everything the structs point to
     """
 
@@ -39,6 +41,7 @@ class Program:
     steps: tuple[_Step, ...]
     frees: tuple[tuple[str, ...], ...]
     constants: dict[str, Array]
+    pointers: dict[str, Any]
     scratch_bytes: int
     keep: list[Any]
 
@@ -60,30 +63,68 @@ def _new_struct(ffi: Any, struct: CStruct, keep: list[Any]) -> Any:
     return pointer
 
 
-def prepare(graph: Graph) -> Program:
-    """Verify and lower a graph; the kernels rely on its range proof."""
+def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[str, Array]) -> Call | None:
+    """Return the call that reads this layer's weights packed for the processor, and pack them; None without one."""
+    ffi, lib = kernels.load()
+    name = call.function.removeprefix("bitship_")
+    if name not in ("conv2d", "depthwise_conv2d") or any(i not in graph.constants for i in call.operands[1:]):
+        return None
+    function = f"bitship_host_{name}"
+    size = getattr(lib, f"{function}_packed_bytes")(level, params)
+    scratch = getattr(lib, f"{function}_scratch_bytes")(level, params)
+    if size == 0 or scratch == 0:
+        return None
+    packed = _aligned(size)
+    weights, bias = (_pointer(ffi, graph.constants[i]) for i in call.operands[1:])
+    if getattr(lib, f"{function}_pack")(level, params, weights, bias, _pointer(ffi, packed)):
+        return None
+    operand = f"{call.operands[1]} packed for {call.output}"
+    constants[operand] = packed
+    return replace(call, function=function, operands=(call.operands[0], operand), scratch_bytes=scratch)
+
+
+def _aligned(size: int) -> Array:
+    """Return bytes that start on a cache line."""
+    room = np.empty(size + _ALIGN, np.uint8)
+    start = -room.ctypes.data % _ALIGN
+    return room[start : start + size]
+
+
+def prepare(graph: Graph, level: int | None = None) -> Program:
+    """Verify and lower a graph; the kernels rely on its range proof.
+
+    level  instructions of packed convolutions, up to ``bitship_host_level()``, which is the default
+    """
     verify(graph)
     ffi, lib = kernels.load()
+    level = lib.bitship_host_level() if level is None else level
     keep: list[Any] = []
-    steps = [
-        _Step(node, getattr(lib, call.function), _new_struct(ffi, call.params, keep), call)
-        for node in graph.nodes
-        for call in lower(graph, node, WIDE_TILE)
-    ]
+    constants = dict(graph.constants)
+    steps = []
+    for node in graph.nodes:
+        for call in lower(graph, node, WIDE_TILE):
+            params = _new_struct(ffi, call.params, keep)
+            chosen = _packed(graph, call, params, level, constants) or call
+            steps.append(_Step(node, getattr(lib, chosen.function), params, chosen))
     last = {name: i for i, step in enumerate(steps) for name in (*step.call.operands, step.call.output)}
     wanted = {p.name for p in graph.outputs}
     frees: list[list[str]] = [[] for _ in steps]
     for name, i in last.items():
-        if name not in graph.constants and name not in wanted:
+        if name not in constants and name not in wanted:
             frees[i].append(name)
     return Program(
         graph=graph,
         steps=tuple(steps),
         frees=tuple(tuple(names) for names in frees),
-        constants=dict(graph.constants),
+        constants=constants,
+        pointers={name: _pointer(ffi, array) for name, array in constants.items()},
         scratch_bytes=max((s.call.scratch_bytes for s in steps), default=0),
         keep=keep,
     )
+
+
+def _pointer(ffi: Any, array: Array) -> Any:
+    return ffi.cast("void *", ffi.from_buffer(array))
 
 
 def _empty(t: TensorType) -> Array:
@@ -96,20 +137,22 @@ def execute(program: Program, *inputs: Array) -> tuple[Array, ...]:
     values: dict[str, Array] = dict(program.constants)
     values.update((p.name, np.asarray(a, order="C")) for p, a in zip(graph.inputs, inputs, strict=True))
     scratch = np.empty(program.scratch_bytes, np.uint8)
-
-    def pointer(array: Array) -> Any:
-        return ffi.cast("void *", ffi.from_buffer(array))
+    workspace = _pointer(ffi, scratch)
+    pointers = dict(program.pointers)
+    pointers.update((p.name, _pointer(ffi, values[p.name])) for p in graph.inputs)
 
     for step, frees in zip(program.steps, program.frees, strict=True):
         call, out = step.call, step.call.output
         if isinstance(step.node.op, Reshape):
             values[out] = values[call.operands[0]].reshape(graph.types[out].shape)
+            pointers[out] = pointers[call.operands[0]]
         else:
             if out not in values:
                 values[out] = _empty(graph.types[out])
-            extra = (pointer(scratch), call.scratch_bytes) if call.scratch_bytes else ()
-            operands = [pointer(values[name]) for name in call.operands]
-            error = step.function(step.params, *operands, *extra, pointer(values[out]))
+                pointers[out] = _pointer(ffi, values[out])
+            extra = (workspace, call.scratch_bytes) if call.scratch_bytes else ()
+            operands = [pointers[name] for name in call.operands]
+            error = step.function(step.params, *operands, *extra, pointers[out])
             if error != 0:
                 _refuse(graph, step, error)
         for name in frees:

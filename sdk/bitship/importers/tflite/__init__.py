@@ -7,51 +7,86 @@ import numpy as np
 
 from bitship.errors import GraphError, UnsupportedError
 from bitship.graph import DType, Graph, GraphBuilder, Quant, verify
-from bitship.importers.tflite import conv, elementwise, shape
+from bitship.importers.tflite import (
+    binary,
+    blocks,
+    conv,
+    elementwise,
+    layout,
+    reduce,
+    resize,
+    shape,
+    transpose_conv,
+    unary,
+)
 from bitship.importers.tflite.context import EIGHT_BIT, Context, FloatValue
+from bitship.importers.tflite.fold import fold
 from bitship.importers.tflite.reader import Model, TensorInfo, damage_is_format_error, parse, read
 
 LOWERINGS: dict[str, Callable[[Context], None]] = {
+    "ABS": unary.abs_,
     "ADD": elementwise.add,
-    "ARG_MAX": shape.arg_max,
+    "ARG_MAX": reduce.arg_max,
+    "ARG_MIN": reduce.arg_min,
     "AVERAGE_POOL_2D": shape.average_pool_2d,
+    "BATCH_MATMUL": binary.batch_matmul,
+    "BATCH_TO_SPACE_ND": blocks.batch_to_space_nd,
+    "BROADCAST_TO": blocks.broadcast_to,
     "CAST": elementwise.cast,
-    "CONCATENATION": shape.concatenation,
+    "CONCATENATION": layout.concatenation,
     "CONV_2D": conv.conv_2d,
     "DEPTHWISE_CONV_2D": conv.depthwise_conv_2d,
+    "DEPTH_TO_SPACE": blocks.depth_to_space,
     "DEQUANTIZE": elementwise.dequantize,
     "DIV": elementwise.div,
-    "EXPAND_DIMS": shape.reshape,
+    "ELU": unary.elu,
+    "EXP": unary.exp,
+    "EXPAND_DIMS": layout.expand_dims,
     "FULLY_CONNECTED": conv.fully_connected,
-    "GATHER": shape.gather,
+    "GATHER": layout.gather,
+    "GATHER_ND": layout.gather_nd,
+    "GELU": unary.gelu,
     "HARD_SWISH": elementwise.hard_swish,
     "LEAKY_RELU": elementwise.leaky_relu,
     "LOGISTIC": elementwise.logistic_,
+    "MAXIMUM": binary.maximum,
     "MAX_POOL_2D": shape.max_pool_2d,
-    "MEAN": shape.mean,
+    "MEAN": reduce.mean,
+    "MINIMUM": binary.minimum,
+    "MIRROR_PAD": blocks.mirror_pad,
     "MUL": elementwise.mul,
-    "PACK": shape.pack,
-    "PAD": shape.pad,
-    "PADV2": shape.pad,
+    "PACK": layout.pack,
+    "PAD": layout.pad,
+    "PADV2": layout.pad,
+    "PRELU": binary.prelu,
     "QUANTIZE": elementwise.quantize,
-    "REDUCE_MAX": shape.reduce_max,
-    "REDUCE_MIN": shape.reduce_min,
+    "REDUCE_MAX": reduce.reduce_max,
+    "REDUCE_MIN": reduce.reduce_min,
     "RELU": elementwise.relu,
     "RELU6": elementwise.relu6,
+    "RELU_0_TO_1": elementwise.relu_0_to_1,
     "RELU_N1_TO_1": elementwise.relu_n1_to_1,
-    "RESHAPE": shape.reshape,
-    "RESIZE_BILINEAR": shape.resize_bilinear,
-    "RESIZE_NEAREST_NEIGHBOR": shape.resize_nearest_neighbor,
-    "SLICE": shape.slice_,
+    "RESHAPE": layout.reshape,
+    "RESIZE_BILINEAR": resize.resize_bilinear,
+    "RESIZE_NEAREST_NEIGHBOR": resize.resize_nearest_neighbor,
+    "REVERSE_V2": blocks.reverse_v2,
+    "RSQRT": unary.rsqrt,
+    "SLICE": layout.slice_,
     "SOFTMAX": shape.softmax,
-    "SPLIT": shape.split,
-    "SPLIT_V": shape.split_v,
-    "SQUEEZE": shape.reshape,
-    "STRIDED_SLICE": shape.strided_slice,
+    "SPACE_TO_BATCH_ND": blocks.space_to_batch_nd,
+    "SPACE_TO_DEPTH": blocks.space_to_depth,
+    "SPLIT": layout.split,
+    "SPLIT_V": layout.split_v,
+    "SQUARED_DIFFERENCE": binary.squared_difference,
+    "SQUEEZE": layout.squeeze,
+    "STRIDED_SLICE": layout.strided_slice,
+    "SUM": reduce.sum_,
     "SUB": elementwise.sub,
     "TANH": elementwise.tanh_,
-    "TRANSPOSE": shape.transpose,
-    "UNPACK": shape.unpack,
+    "TILE": blocks.tile,
+    "TRANSPOSE": layout.transpose,
+    "TRANSPOSE_CONV": transpose_conv.transpose_conv,
+    "UNPACK": layout.unpack,
 }
 
 
@@ -83,6 +118,8 @@ def lower(model: Model, where: str, name: str, outputs: Sequence[str] = ()) -> G
             if op.index not in needed:
                 continue
             ctx.op = op
+            if fold(ctx):
+                continue
             if op.name not in LOWERINGS:
                 raise ctx.refuse("this operator is not supported; --output TENSOR cuts the model before it")
             try:
@@ -116,6 +153,8 @@ def _needed(model: Model, outputs: list[int]) -> set[int]:
 
 
 def _input(ctx: Context, info: TensorInfo) -> None:
+    if info.dynamic:
+        raise UnsupportedError(f"{ctx.where}: input {info.where} has a dynamic shape; static shapes are supported")
     if info.type == "FLOAT32":
         ctx.floats[info.index] = FloatValue(None, np.zeros(0, np.float32), None)
         return

@@ -38,7 +38,8 @@ class Context:
         self.where = where
         self.names: dict[int, str] = {}
         self.floats: dict[int, FloatValue] = {}
-        self.float_inputs: dict[int, str] = {}
+        self.float_inputs: dict[int, tuple[str, Quant, DType]] = {}
+        self.folded: dict[int, Array] = {}
         self.op: OperatorInfo | None = None
 
     def refuse(self, reason: str) -> UnsupportedError:
@@ -80,10 +81,24 @@ class Context:
 
     def constant(self, position: int) -> Array:
         """Return an operand's value; refuses one that is computed."""
-        info = self.info(self.operand(position))
-        if info.data is None:
-            raise self.refuse(f"{info.where} must be a constant")
-        return info.data
+        index = self.operand(position)
+        value = self.value(index)
+        if value is None:
+            raise self.refuse(f"{self.info(index).where} must be a constant")
+        return value
+
+    def value(self, index: int) -> Array | None:
+        """Return a tensor's value when it is known: a constant of the file, or computed from constants."""
+        return self.folded.get(index, self.info(index).data)
+
+    def known_shape(self, index: int) -> tuple[int, ...]:
+        """Return a tensor's shape as the graph has it; the file's where the graph does not hold the tensor."""
+        if index in self.names:
+            return self.shape(self.names[index])
+        if index in self.floats and self.floats[index].source is not None:
+            return self.shape(str(self.floats[index].source))
+        value = self.value(index)
+        return self.info(index).shape if value is None else value.shape
 
     def ints(self, position: int) -> tuple[int, ...]:
         """Return a constant integer operand as a flat tuple."""
@@ -117,15 +132,16 @@ class Context:
                 raise self.refuse(
                     f"{info.where} is {info.type}; int8 and uint8 are supported (a float model must be quantized first)"
                 )
-            if info.data is None:
+            if self.value(index) is None:
                 raise self.refuse(f"{info.where} is read before anything computes it")
-            self.names[index] = self.builder.constant(info.name, self.codes(info))
+            self.names[index] = self.builder.constant(info.name, self.folded.get(index, self.codes(info)))
         return self.names[index]
 
     @staticmethod
     def codes(info: TensorInfo) -> Array:
         """Return a constant's codes, unsigned ones as int8."""
-        assert info.data is not None
+        if info.data is None:
+            return np.zeros(0, np.int8)
         if info.type == "UINT8":
             return (info.data.astype(np.int16) - 128).astype(np.int8)
         return info.data
@@ -156,16 +172,17 @@ class Context:
 
     def activation_range(self, index: int) -> tuple[int, int]:
         """Return [qmin, qmax] of a result under the operator's fused activation (TFLite's float32 rounding)."""
+        activation = self.option("FusedActivationFunction", 0)
+        if activation == NONE:
+            return -128, 127
         scale, zero_point = self.scale(index), self.zero_point(index)
-
         if scale < 1e-30:
             raise self.refuse(f"{self.info(index).where} has scale {scale}, which is too small")
 
         def code(value: float) -> int:
             return zero_point + round_half_away(float(np.float32(value) / np.float32(scale)))
 
-        activation = self.option("FusedActivationFunction", 0)
-        ranges = {NONE: (-128, 127), RELU: (code(0), 127), RELU_N1_TO_1: (code(-1), code(1)), RELU6: (code(0), code(6))}
+        ranges = {RELU: (code(0), 127), RELU_N1_TO_1: (code(-1), code(1)), RELU6: (code(0), code(6))}
         if activation not in ranges:
             raise self.refuse(f"fused activation {activation} is not supported")
         low, high = ranges[activation]

@@ -23,9 +23,9 @@ def padding(ctx: Context, extent: tuple[int, int], kernel: tuple[int, int]) -> t
     return result[0], result[1], result[2], result[3]
 
 
-def factors(ctx: Context, weights: TensorInfo, channels: int, axis: int) -> list[float]:
+def factors(ctx: Context, weights: TensorInfo, channels: int, axis: int, source: int | None = None) -> list[float]:
     """Return the real factor of every output channel, in the float types TFLite computes them in."""
-    x, y = ctx.scale(ctx.operand(0)), ctx.scale(ctx.result)
+    x, y = ctx.scale(ctx.operand(0) if source is None else source), ctx.scale(ctx.result)
     if weights.type == "UINT8" or (ctx.op and ctx.op.name == "FULLY_CONNECTED" and len(weights.scale) == 1):
         if len(weights.scale) != 1:
             raise ctx.refuse(f"{weights.where} needs one scale, it has {len(weights.scale)}")
@@ -48,17 +48,17 @@ def weight_zero_point(ctx: Context, weights: TensorInfo) -> int:
     return weights.zero_point[0] - EIGHT_BIT[weights.type]
 
 
-def weights_and_bias(ctx: Context, channels_axis: int) -> tuple[TensorInfo, Array, str]:
+def weights_and_bias(ctx: Context, channels_axis: int, bias: int = 2) -> tuple[TensorInfo, Array, str]:
     """Return the weights, their int8 codes, and the name of the int32 bias (zeros when there is none)."""
     info = ctx.info(ctx.operand(1))
     ctx.constant(1)
     weight_zero_point(ctx, info)
     codes = ctx.codes(info)
     channels = info.shape[channels_axis] if len(info.shape) > channels_axis else 0
-    bias = ctx.constant(2) if ctx.has_operand(2) else np.zeros(channels, np.int32)
-    if bias.dtype != np.int32:
-        raise ctx.refuse(f"the bias is {bias.dtype.name}; int32 is supported")
-    return info, codes, ctx.builder.constant(f"{info.name}/bias", bias.reshape(-1))
+    added = ctx.constant(bias) if ctx.has_operand(bias) else np.zeros(channels, np.int32)
+    if added.dtype != np.int32:
+        raise ctx.refuse(f"the bias is {added.dtype.name}; int32 is supported")
+    return info, codes, ctx.builder.constant(f"{info.name}/bias", added.reshape(-1))
 
 
 def conv_2d(ctx: Context) -> None:
@@ -107,6 +107,7 @@ def fully_connected(ctx: Context) -> None:
         raise ctx.refuse(f"weights {list(codes.shape)} in a shuffled format or not of rank 2 are not supported")
     x = ctx.name(ctx.operand(0))
     rows = ctx.builder.types[x].size // codes.shape[1]
+    lead = ctx.shape(x)[:-1] if ctx.option("KeepNumDims", False) else (rows,)
     if ctx.shape(x) != (rows, codes.shape[1]):
         x = ctx.aside(Reshape((rows, codes.shape[1])), x)
     if ctx.info(ctx.result).type not in EIGHT_BIT:
@@ -117,7 +118,6 @@ def fully_connected(ctx: Context) -> None:
         weight_zero_point=weight_zero_point(ctx, info),
         requant=ctx.rescale_to(ctx.result, factors(ctx, info, codes.shape[0], 0), rounding),
     )
-    y = ctx.emit(op, x, ctx.builder.constant(info.name, codes), bias)
-    wanted = ctx.info(ctx.result).shape
-    if ctx.shape(y) != wanted:
-        ctx.names[ctx.result] = ctx.builder.node(f"{info.name}/shape", Reshape(wanted), y)
+    ctx.emit(op, x, ctx.builder.constant(info.name, codes), bias)
+    if lead != (rows,):
+        ctx.emit(Reshape((*lead, codes.shape[0])), ctx.names[ctx.result])

@@ -119,9 +119,12 @@ def dequantize(ctx: Context) -> None:
 
 
 def cast(ctx: Context) -> None:
-    """Lower CAST of an 8-bit tensor to float."""
+    """Lower CAST of an 8-bit tensor to float, or between integers."""
     index = ctx.operand(0)
     info, out = ctx.info(index), ctx.info(ctx.result)
+    if {info.type, out.type} <= {"INT32", "INT64"}:
+        ctx.names[ctx.result] = ctx.name(index)  # int64 is held as int32: only indices and shapes have it
+        return
     if info.type not in EIGHT_BIT or out.type != "FLOAT32":
         raise ctx.refuse(f"cast from {info.type} to {out.type} is not supported; 8-bit to FLOAT32 is")
     codes = np.arange(-128, 128, dtype=np.float32) + EIGHT_BIT[info.type]
@@ -146,6 +149,8 @@ def quantize(ctx: Context) -> None:
             return None
         ctx.emit(Table(), value.source, ctx.builder.constant("table", table))
         return None
+    if ctx.info(index).type == "FLOAT32":
+        return _quantized_constant(ctx)
     source = ctx.zero_point(index)
     if ctx.scale(index) == scale and source == zero_point:
         ctx.names[ctx.result] = ctx.name(index)
@@ -155,15 +160,30 @@ def quantize(ctx: Context) -> None:
     return None
 
 
+def _quantized_constant(ctx: Context) -> None:
+    """Quantize a float constant here: it is a constant of the graph."""
+    value = ctx.constant(0)
+    with np.errstate(all="ignore"):
+        real = (value / np.float32(ctx.scale(ctx.result))).astype(np.float64)
+    if not np.isfinite(real).all():
+        raise ctx.refuse("the constant is infinite or undefined")
+    nearest = np.copysign(np.floor(np.abs(real) + 0.5), real) + ctx.zero_point(ctx.result)
+    codes = np.clip(nearest, -128, 127).astype(np.int8)
+    ctx.names[ctx.result] = ctx.builder.constant(ctx.info(ctx.result).name, codes)
+
+
 def _quantized_input(ctx: Context, index: int) -> None:
     """Make the graph take the codes instead of the floats the file takes."""
-    if index in ctx.float_inputs:
-        raise ctx.refuse("a float graph input is quantized twice")
     info, out = ctx.info(index), ctx.info(ctx.result)
     quant = Quant(ctx.scale(ctx.result), out.zero_point[0])
     dtype = DType.INT8 if out.type == "INT8" else DType.UINT8
-    ctx.float_inputs[index] = ctx.builder.input(info.name, info.shape, dtype, quant)
-    ctx.names[ctx.result] = signed(ctx, ctx.float_inputs[index])
+    if index not in ctx.float_inputs:
+        name = ctx.builder.input(info.name, info.shape, dtype, quant)
+        ctx.float_inputs[index] = (signed(ctx, name), quant, dtype)
+    name, known, known_dtype = ctx.float_inputs[index]
+    if (known, known_dtype) != (quant, dtype):
+        raise ctx.refuse("a float graph input is quantized twice, and not alike")
+    ctx.names[ctx.result] = name
 
 
 def signed(ctx: Context, name: str) -> str:
@@ -208,6 +228,7 @@ def _relu(low: float, high: float | None) -> Callable[[Context], None]:
 relu = _relu(0, None)
 relu6 = _relu(0, 6)
 relu_n1_to_1 = _relu(-1, 1)
+relu_0_to_1 = _relu(0, 1)
 
 
 def _emit_table(ctx: Context, function: Callable[[int], int]) -> None:

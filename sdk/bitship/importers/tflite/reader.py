@@ -27,7 +27,10 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor: shape, type name of the schema, quantization (empty when none), bytes when it is a constant."""
+    """One tensor: shape, type name of the schema, quantization (empty when none), bytes when it is a constant.
+
+    dynamic  an extent after the first is not known before the model runs; 1 stands in for it
+    """
 
     index: int
     name: str
@@ -37,6 +40,7 @@ class TensorInfo:
     zero_point: tuple[int, ...]
     axis: int
     data: Array | None
+    dynamic: bool = False
 
     @property
     def where(self) -> str:
@@ -145,8 +149,7 @@ def _tensor(tflite: Any, model: Any, graph: Any, index: int, where: str) -> Tens
     name = (t.Name() or b"").decode("utf-8", "replace")
     shape = tuple(int(n) for n in t.ShapeAsNumpy()) if t.ShapeLength() else ()
     type_name = _names(tflite.TensorType).get(t.Type(), f"type {t.Type()}")
-    if t.ShapeSignatureLength() and any(int(n) < 0 for n in t.ShapeSignatureAsNumpy()[1:]):
-        raise UnsupportedError(f"{where}: tensor {index} '{name}' has a dynamic shape; static shapes are supported")
+    dynamic = bool(t.ShapeSignatureLength() and any(int(n) < 0 for n in t.ShapeSignatureAsNumpy()[1:]))
     if any(n < 0 for n in shape):
         raise FormatError(f"{where}: tensor {index} '{name}' has shape {list(shape)}")
     q = t.Quantization()
@@ -156,7 +159,7 @@ def _tensor(tflite: Any, model: Any, graph: Any, index: int, where: str) -> Tens
         raise FormatError(f"{where}: tensor {index} '{name}' has a scale that is not a positive number")
     data = _data(model, t, shape, type_name, f"{where}: tensor {index} '{name}'")
     axis = q.QuantizedDimension() if q is not None else 0
-    return TensorInfo(index, name, shape, type_name, scale, zero_point or (0,) * len(scale), axis, data)
+    return TensorInfo(index, name, shape, type_name, scale, zero_point or (0,) * len(scale), axis, data, dynamic)
 
 
 def _data(model: Any, t: Any, shape: tuple[int, ...], type_name: str, where: str) -> Array | None:
