@@ -9,8 +9,8 @@ from op_cases import CASES
 
 from bitship import kernels
 from bitship.errors import FormatError, GraphError
-from bitship.graph import DType, GraphBuilder, Quant, load, save, spec
-from bitship.graph.ops import Clamp, Conv2D
+from bitship.graph import DType, GraphBuilder, Quant, load, save, spec, store
+from bitship.graph.ops import Clamp, Concat, Conv2D
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -96,3 +96,12 @@ def test_a_missing_operand_and_a_cycle_cannot_be_expressed() -> None:
     loop = type(node)(Clamp(0, 1), (node.output,), node.output)
     with pytest.raises(GraphError, match="nothing before it defines"):
         dataclasses.replace(graph, nodes=(loop,)).types  # noqa: B018
+
+
+def test_a_bool_constant_with_other_bytes_is_refused(tmp_path: Path) -> None:
+    b = GraphBuilder("g")
+    y = b.node("y", Concat(0), b.input("x", (2,), DType.BOOL), b.constant("c", np.array([True, True])))
+    save(b.finish([(y, None)]), tmp_path / "g.bitship")
+    data = (tmp_path / "g.bitship").read_bytes()
+    with pytest.raises(FormatError, match="constant 'c' is bool and holds a byte"):
+        store.loads(data[:-8] + data[-8:].replace(b"\x01\x01", b"\x02\x01"), "g")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitship.errors import GraphError, OverflowProofError
 from bitship.graph import DType, Graph, GraphBuilder, spec, verify
-from bitship.graph.ops import Add, Conv2D, FullyConnected, LogicalLeftShift, Mul, Rescale, Rounding, Softmax
+from bitship.graph.ops import Add, Conv2D, FullyConnected, LogicalLeftShift, MaxPool2D, Mul, Rescale, Rounding, Softmax
 
 
 def fully_connected(weights: np.ndarray, bias: np.ndarray, dtype: DType = DType.INT8) -> Graph:
@@ -115,3 +115,16 @@ def test_a_padding_that_no_memory_holds_is_refused() -> None:
     far = 1 << 20
     with pytest.raises(GraphError, match="has more than 268435456 elements"):
         b.node("y", Conv2D((far, far), (far,) * 4), b.input("x", (1, 1, 1, 1), DType.INT8), w, bias)
+
+
+def test_pools_that_would_read_for_hours_are_refused() -> None:
+    b = GraphBuilder("g")
+    with pytest.raises(GraphError, match="read 1000000000000 elements"):
+        b.node("y", MaxPool2D((1000, 1000), (1, 1), (999,) * 4), b.input("x", (1, 1, 1, 1), DType.INT8))
+
+
+@pytest.mark.parametrize("dtype", [DType.BOOL, DType.INT64])
+def test_a_rescale_to_bool_or_int64_is_refused(dtype: DType) -> None:
+    b = GraphBuilder("g")
+    with pytest.raises(GraphError, match="allowed: int8, uint8, int16, int32"):
+        b.node("y", Rescale((1,), (0,), dtype=dtype, qmin=0, qmax=1), b.input("x", (4,), DType.INT8))

@@ -25,6 +25,7 @@ from bitship.converters.executorch.arithmetic import (
 from bitship.converters.executorch.softmax import softmax
 from bitship.converters.executorch.values import Layout, Value
 from bitship.graph import ops
+from bitship.graph.base import TensorType
 from bitship.graph.dtypes import DType
 
 
@@ -168,8 +169,8 @@ def avg_pool2d(k: Constants, op: ops.AvgPool2D, x: Value) -> Value:
     ones = k.tensor(np.ones((channels, 1, *op.kernel), np.int8)).to(torch.int32)
     shifted, padding = _padded(to(planes, DType.INT32), op.padding)
     total = torch.conv2d(shifted, ones, None, op.stride, padding, (1, 1), channels)
-    ones_of_x = np.ones((1, height, width, 1), str(planes.dtype).removeprefix("torch."))
-    taps = op._taps(ones_of_x, 0).sum(axis=0)
+    dtype = DType(str(planes.dtype).removeprefix("torch."))
+    taps = op.count(TensorType((1, height, width, 1), dtype))
     counts = taps.transpose(0, 3, 1, 2).astype(np.int32)
     if int(counts.min()) == int(counts.max()):
         counts = counts[:, :, :1, :1]

@@ -64,6 +64,8 @@ def loads(data: bytes, where: str) -> Graph:
             raise FormatError(
                 f"{where}: constant '{name}' is {array.dtype.name}; allowed: {', '.join(sorted(allowed))}"
             )
+        if array.dtype == np.bool_ and int(array.view(np.uint8).max(initial=0)) > 1:
+            raise FormatError(f"{where}: constant '{name}' is bool and holds a byte that is neither 0 nor 1")
     graph = Graph(body.name, body.inputs, body.outputs, body.nodes, constants)
     verify(graph)
     return graph

@@ -108,6 +108,7 @@ class Clamp(Op, frozen=True, tag="clamp"):
     qmax: int
 
     def infer(self, x: TensorType) -> TensorType:  # type: ignore[override]
+        check(x.dtype is not DType.BOOL, "clamp: x is bool")
         check(
             x.dtype.qmin <= self.qmin <= self.qmax <= x.dtype.qmax,
             f"clamp: [{self.qmin}, {self.qmax}] is empty or outside {x.dtype.value}",

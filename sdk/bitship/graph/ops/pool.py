@@ -1,12 +1,16 @@
 """avg_pool2d and max_pool2d."""
 
 import enum
+import functools
+from collections.abc import Iterator
 
 import numpy as np
 
-from bitship.graph.base import Array, Interval, Op, Operand, TensorType, check, check_dtype
+from bitship.graph.base import Array, Interval, Ints, Op, Operand, TensorType, check, check_dtype
 from bitship.graph.dtypes import DType
 from bitship.graph.ops.conv import Padding, Pair, check_window, pad_nhwc, window
+
+MAX_READS = 1 << 32
 
 
 class DivRounding(enum.Enum):
@@ -41,19 +45,29 @@ class PoolBase(Op, frozen=True):
             x.dtype.qmin <= self.qmin <= self.qmax <= x.dtype.qmax,
             f"{self.name}: [{self.qmin}, {self.qmax}] is empty or outside {x.dtype.value}",
         )
-        return TensorType((x.shape[0], oh, ow, x.shape[3]), x.dtype)
+        out = TensorType((x.shape[0], oh, ow, x.shape[3]), x.dtype)
+        reads = self.kernel[0] * self.kernel[1] * out.size
+        check(
+            reads <= MAX_READS,
+            f"{self.name}: {self.kernel} windows for {out} read {reads} elements, {MAX_READS} at most",
+        )
+        return out
 
     def bounds(self, out: TensorType, x: Operand) -> Interval:  # type: ignore[override]
         return Interval(min(max(x.range.lo, self.qmin), self.qmax), max(min(x.range.hi, self.qmax), self.qmin))
 
-    def _taps(self, x: Array, fill: int) -> Array:
-        """Return [KH * KW, N, OH, OW, C] int64: what every window reads, ``fill`` in the padding."""
+    def taps(self, x: Array, fill: int) -> Iterator[Ints]:
+        """Yield [N, OH, OW, C] int64 for every tap: what every window reads there, ``fill`` in the padding."""
         out = self.infer(TensorType(x.shape, DType.of(x)))
         xp = pad_nhwc(x.astype(np.int64), self.padding, fill)
         span = (out.shape[1], out.shape[2])
-        return np.stack(
-            [window(xp, i, j, span, self.stride) for i in range(self.kernel[0]) for j in range(self.kernel[1])]
-        )
+        for i in range(self.kernel[0]):
+            for j in range(self.kernel[1]):
+                yield window(xp, i, j, span, self.stride)
+
+    def count(self, x: TensorType) -> Ints:
+        """Return [N, OH, OW, C] int64: the elements inside x that every window reads."""
+        return np.asarray(sum(self.taps(np.ones(x.shape, x.dtype.numpy), 0)))
 
 
 class AvgPool2D(PoolBase, frozen=True, tag="avg_pool2d"):
@@ -66,8 +80,7 @@ class AvgPool2D(PoolBase, frozen=True, tag="avg_pool2d"):
     rounding: DivRounding = DivRounding.HALF_AWAY
 
     def run(self, x: Array) -> Array:  # type: ignore[override]
-        total = self._taps(x, 0).sum(axis=0)
-        count = self._taps(np.ones_like(x), 0).sum(axis=0)
+        total, count = np.asarray(sum(self.taps(x, 0))), self.count(TensorType(x.shape, DType.of(x)))
         if self.rounding is DivRounding.HALF_UP:
             mean = (total + count // 2) // count
         else:
@@ -85,4 +98,5 @@ class MaxPool2D(PoolBase, frozen=True, tag="max_pool2d"):
 
     def run(self, x: Array) -> Array:  # type: ignore[override]
         lowest = int(np.iinfo(x.dtype).min)
-        return np.asarray(np.clip(self._taps(x, lowest).max(axis=0), self.qmin, self.qmax), x.dtype)
+        largest = functools.reduce(np.maximum, self.taps(x, lowest))
+        return np.asarray(np.clip(largest, self.qmin, self.qmax), x.dtype)

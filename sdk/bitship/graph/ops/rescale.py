@@ -7,6 +7,8 @@ import numpy as np
 from bitship.graph.base import Array, Interval, Ints, Op, Operand, TensorType, check, check_dtype
 from bitship.graph.dtypes import DType
 
+_DTYPES = (DType.INT8, DType.UINT8, DType.INT16, DType.INT32)
+
 
 class Rounding(enum.Enum):
     """How ``value * multiplier * 2^(shift - 31)`` becomes an integer.
@@ -58,6 +60,7 @@ class Rescale(Op, frozen=True, tag="rescale"):
         check(all(0 <= m < 1 << 31 for m in self.multiplier), "rescale: multiplier outside [0, 2^31)")
         check(all(-31 <= s <= 30 for s in self.shift), "rescale: shift outside [-31, 30]")
         check(0 <= self.pre_shift <= 31, f"rescale: pre_shift {self.pre_shift} outside [0, 31]")
+        check(self.dtype in _DTYPES, f"rescale: to {self.dtype.value}, allowed: {', '.join(d.value for d in _DTYPES)}")
         check(
             self.dtype.qmin <= self.qmin <= self.qmax <= self.dtype.qmax,
             f"rescale: [qmin, qmax] = [{self.qmin}, {self.qmax}] is empty or outside {self.dtype.value}",
@@ -66,7 +69,7 @@ class Rescale(Op, frozen=True, tag="rescale"):
             check(-(1 << 31) <= zero_point < 1 << 31, f"rescale: zero point {zero_point} outside int32")
 
     def infer(self, x: TensorType) -> TensorType:  # type: ignore[override]
-        check_dtype(x, (DType.INT8, DType.UINT8, DType.INT16, DType.INT32), "rescale: x")
+        check_dtype(x, _DTYPES, "rescale: x")
         self.validate(x.shape[-1] if x.shape else 1)
         return TensorType(x.shape, self.dtype)
 
