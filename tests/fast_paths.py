@@ -1,7 +1,7 @@
 """Random graphs that reach the corners of a back end's fast kernels: tails, strides, groups, shifts, extreme inputs."""
 
 import numpy as np
-from op_cases import ints, requant
+from op_builders import ints, requant
 
 from bitship.graph import DType, Graph, GraphBuilder
 from bitship.graph.base import Array

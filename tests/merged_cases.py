@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from op_cases import CASES, Case
+from op_builders import Case
+from op_cases import CASES
 
 from bitship.graph import Graph, Node, Port
 from bitship.graph.base import Array

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 from merged_cases import merge
-from op_cases import CASES, I8, Case, D, ints, requant, rng, tflite_add
+from op_builders import I8, Case, D, ints, requant, rng, tflite_add
+from op_cases import CASES
 
 from bitship import targets
 from bitship.converters.firmware import FirmwareConverter, build, emit, open_session

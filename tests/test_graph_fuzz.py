@@ -13,6 +13,7 @@ import graph_fuzz
 import numpy as np
 import pytest
 from merged_cases import join
+from needs import skip_without_kernels
 
 from bitship import targets
 from bitship.converters.base import Session
@@ -24,11 +25,13 @@ from bitship.converters.tvm import TvmConverter
 from bitship.converters.tvm import open_session as open_tvm
 from bitship.converters.tvm.isa import host_levels
 from bitship.device.qemu import QemuDevice
-from bitship.device.qemu_user import _Session as EmulatedSession
+from bitship.device.qemu_user import QemuUserSession as EmulatedSession
 from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
 from bitship.graph.ops import OPS
 from bitship.targets import ConverterName, Target, TargetKind
+
+skip_without_kernels()
 
 Rows = list[tuple[Array, ...]]
 

@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import skip_without_kernels
+from op_builders import conv as conv_case
+from op_builders import depthwise as depthwise_case
+from op_builders import fc as fc_case
 from op_cases import CASES
-from op_cases import conv as conv_case
-from op_cases import depthwise as depthwise_case
-from op_cases import fc as fc_case
 
 from bitship import kernels
 from bitship.graph import Graph, spec
 from bitship.graph.base import Array
 from bitship.graph.host import execute, prepare
 from bitship.graph.ops import Rounding
+
+skip_without_kernels()
 
 LEVELS = range(kernels.load().lib.bitship_host_level() + 1)
 PACKED = [name for name in CASES if name.startswith(("conv", "depthwise", "fc"))]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import skip_without_kernels
+from op_builders import conv as conv_case
+from op_builders import depthwise as depthwise_case
+from op_builders import fc as fc_case
 from op_cases import CASES
-from op_cases import conv as conv_case
-from op_cases import depthwise as depthwise_case
-from op_cases import fc as fc_case
 
 from bitship import kernels
 from bitship.errors import GraphError, MissingDependencyError, UnsupportedError
@@ -18,6 +19,8 @@ from bitship.graph.base import Array
 from bitship.graph.calls import SMALL_TILE, WIDE_TILE, lower
 from bitship.graph.host import _new_struct
 from bitship.graph.ops import Add, ArgMax, Clamp, Concat, Conv2D, Rescale, Reshape, Rounding, Transpose
+
+skip_without_kernels()
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import kernels_built
 
 from bitship.errors import UnsupportedError
 from bitship.graph import spec
@@ -20,7 +21,10 @@ from benchmarks.exactness import BACKENDS, Rows, open_host_c, open_litert, open_
 from benchmarks.models import MODELS, RealModel, inputs  # noqa: E402
 
 DATA = Path(os.environ.get("BITSHIP_DATA", "absent"))
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs BITSHIP_DATA")
+pytestmark = [
+    pytest.mark.skipif(not DATA.is_dir(), reason="needs BITSHIP_DATA"),
+    pytest.mark.skipif(not kernels_built(), reason="the C kernels are not built"),
+]
 SMALL = ("ResNet8 (IC)", "DS-CNN (KWS)", "Streaming wake word")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fast_paths import extremes, products, rescales
 from merged_cases import merge
+from needs import skip_without_compiler
 from op_cases import CASES
 from random_nets import mobilenet_v2
 
@@ -21,6 +22,8 @@ from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.ops import Clamp
 from bitship.targets import ConverterName, Target, TargetKind, load
+
+skip_without_compiler()
 
 pytest.importorskip("tvm")
 

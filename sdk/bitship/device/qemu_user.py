@@ -59,11 +59,13 @@ class QemuUserDevice:
                 f"{package.path}: {self.name} runs tvm packages; this is a {package.manifest.converter.value} package"
             )
         runner = package.path / package.artifact(role or "runner").path
-        yield _Session(self._program(), runner, package.graph(), self._deadline_s)
+        yield QemuUserSession(self._program(), runner, package.graph(), self._deadline_s)
 
 
 @dataclass(frozen=True)
-class _Session:
+class QemuUserSession:
+    """A runner on this machine, in emulation."""
+
     program: str
     runner: Path
     graph: Graph
