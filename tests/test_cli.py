@@ -114,3 +114,14 @@ def test_importing_bitship_loads_no_heavy_package() -> None:
     code = f"import sys, bitship; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_tvm_package_runs_in_process_and_as_a_program_of_its_own(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tvm")
+    run("export", str(model), "-t", "host", "-o", str(tmp_path / "pkg"))
+    for artifact in ("library", "runner"):
+        (found,) = json.loads(run("bench", str(tmp_path / "pkg"), "--artifact", artifact, "--runs", "4", "--json"))
+        assert found["artifact"] == artifact
+        assert found["bits"]["differing"] == 0
+        assert len(found["samples"][0]["values"]) == 4

@@ -25,7 +25,7 @@ from bitship.converters.tvm import TvmConverter
 from bitship.converters.tvm import open_session as open_tvm
 from bitship.converters.tvm.isa import host_levels
 from bitship.device.qemu import QemuDevice
-from bitship.device.qemu_user import QemuUserSession as EmulatedSession
+from bitship.device.runner import RunnerSession
 from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
 from bitship.graph.ops import OPS
@@ -163,5 +163,5 @@ def test_random_graphs_are_exact_on_aarch64(name: str, tmp_path: Path) -> None:
     assert target.emulator is not None
     TvmConverter().convert(graph, target, tmp_path)
     program = str(shutil.which(target.emulator.program))
-    session = EmulatedSession(program, tmp_path / "runner", graph, 300)
+    session = RunnerSession(program, tmp_path / "runner", graph, 300)
     assert differing(graph, session.run(rows), rows) == set()

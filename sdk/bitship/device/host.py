@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bitship.converters.base import Session
 from bitship.device.base import DeviceSession, FigureKind, Samples
+from bitship.device.runner import DEADLINE_SECONDS, RunnerSession
 from bitship.graph import Graph
 from bitship.graph.base import Array
 from bitship.package import Package
@@ -32,6 +33,8 @@ def _executorch(path: Path, graph: Graph) -> Session:
 
     return open_session(path, graph)
 
+
+RUNNER_ROLE = "runner"  # an executable artifact: it runs as a process of its own, not in this one
 
 OPENERS: dict[ConverterName, Callable[[Path, Graph], Session]] = {
     ConverterName.FIRMWARE: _firmware,
@@ -80,6 +83,9 @@ class HostDevice:
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         artifact = package.artifact(role)
+        if artifact.role == RUNNER_ROLE:
+            yield RunnerSession(None, package.path / artifact.path, package.graph(), DEADLINE_SECONDS)
+            return
         session = OPENERS[package.manifest.converter](package.path / artifact.path, package.graph())
         try:
             yield _HostSession(session)
