@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bitship.graph import Graph, Node
+from bitship.graph.base import as_bytes
 from bitship.graph.calls import Call, CArray, CStruct, CValue, lower
 from bitship.graph.ops import Reshape
-from bitship.graph.store import as_bytes
 from bitship.passes.plan import ALIGNMENT, Plan, plan, scratch_name
 from bitship.version import VERSION
 

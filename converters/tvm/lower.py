@@ -4,15 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from bitship.converters.tvm.dispatch import Site, lower_node
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.tir import Function
 from bitship.converters.tvm.window import SLACK
 from bitship.graph import Graph, Node, verify
 from bitship.graph import ops as o
-from bitship.graph.base import Array, Operand
+from bitship.graph.base import Operand, as_bytes
 from bitship.passes.plan import plan, scratch_name
 
 ALIGNMENT = 64
@@ -83,7 +81,7 @@ def lower(graph: Graph, isa: Isa, prefix: str = "bitship_node") -> Program:
     read = {memory.root(n) for _, fn in functions for n in fn.tensors} | {memory.root(p.name) for p in graph.outputs}
     for name, value in graph.constants.items():
         if name in read:
-            at[name] = ("constants", constants.add(_raw(value)))
+            at[name] = ("constants", constants.add(as_bytes(value)))
     at.update((alias, at[root]) for alias, root in memory.aliases.items() if root in at)
     calls = tuple(
         Call(fn.name, f"{node.output} ({node.op.name})", tuple(_addresses(node, fn, at, constants)))
@@ -99,18 +97,13 @@ def lower(graph: Graph, isa: Isa, prefix: str = "bitship_node") -> Program:
     )
 
 
-def _raw(array: Array) -> bytes:
-    data: bytes = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    return data
-
-
 def _addresses(node: Node, fn: Function, at: Mapping[str, Address], constants: Constants) -> Iterator[Address]:
     used = 0
     for a in fn.arguments:
         if a.tensor is not None:
             yield at[a.tensor]
         elif a.constant is not None:
-            yield ("constants", constants.add(_raw(a.constant)))
+            yield ("constants", constants.add(as_bytes(a.constant)))
         else:
             space, offset = at[scratch_name(node.output)]
             yield (space, offset + used)

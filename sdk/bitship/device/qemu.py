@@ -16,8 +16,7 @@ import numpy as np
 from bitship.device.base import DeviceSession, FigureKind, Samples
 from bitship.errors import DeviceError, MissingDependencyError
 from bitship.graph import Graph
-from bitship.graph.base import Array, TensorType
-from bitship.graph.store import as_bytes
+from bitship.graph.base import Array, TensorType, as_bytes
 from bitship.package import Package
 from bitship.targets import Target
 

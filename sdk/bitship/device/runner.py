@@ -14,8 +14,7 @@ import numpy as np
 from bitship.device.base import FigureKind, Samples
 from bitship.errors import DeviceError
 from bitship.graph import Graph
-from bitship.graph.base import Array
-from bitship.graph.store import as_bytes
+from bitship.graph.base import Array, as_bytes
 
 DEADLINE_SECONDS = 600.0
 _LINE = re.compile(r"output (\d+) ([0-9a-fA-F]+) (\d+)")

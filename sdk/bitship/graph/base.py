@@ -102,6 +102,11 @@ class Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op"
         return 0
 
 
+def as_bytes(array: Array) -> bytes:
+    """Return the little-endian row-major bytes of an array."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
 def check(condition: bool, message: str) -> None:
     """Raise GraphError with the message unless the condition holds."""
     if not condition:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from bitship.errors import GraphError, MissingDependencyError
-from bitship.graph.base import MAX_ELEMENTS, MAX_RANK, Array, TensorType
+from bitship.graph.base import MAX_ELEMENTS, MAX_RANK, Array, TensorType, as_bytes
 from bitship.graph.dtypes import DType
 from bitship.graph.ops import AnyOp
 
@@ -81,7 +81,7 @@ class Graph:
         for name in sorted(self.constants):
             array = self.constants[name]
             h.update(msgspec.json.encode([name, array.dtype.name, array.shape]))
-            h.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+            h.update(as_bytes(array))
         return h.hexdigest()
 
     @property

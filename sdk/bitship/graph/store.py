@@ -98,8 +98,3 @@ def write_atomic(path: Path, data: bytes) -> None:
         if name is not None:
             Path(name).unlink(missing_ok=True)
         raise FormatError(f"{path}: cannot be written: {e.strerror}") from None
-
-
-def as_bytes(array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> bytes:
-    """Return the little-endian row-major bytes of an array."""
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

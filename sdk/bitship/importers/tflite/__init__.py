@@ -160,10 +160,14 @@ def _input(ctx: Context, info: TensorInfo) -> None:
         return
     if info.type not in EIGHT_BIT:
         raise UnsupportedError(f"{ctx.where}: input {info.where} is {info.type}; int8, uint8 and float32 are supported")
-    quant = Quant(info.scale[0], info.zero_point[0]) if len(info.scale) == 1 and info.scale[0] > 0 else None
     dtype = DType.INT8 if info.type == "INT8" else DType.UINT8
-    name = ctx.builder.input(info.name, info.shape, dtype, quant)
+    name = ctx.builder.input(info.name, info.shape, dtype, _meaning(info))
     ctx.names[info.index] = elementwise.signed(ctx, name)
+
+
+def _meaning(info: TensorInfo) -> Quant | None:
+    """Return what a port's codes mean; None without one positive scale."""
+    return Quant(info.scale[0], info.zero_point[0]) if len(info.scale) == 1 and info.scale[0] > 0 else None
 
 
 def _output(ctx: Context, info: TensorInfo) -> tuple[str, Quant | None]:
@@ -178,5 +182,4 @@ def _output(ctx: Context, info: TensorInfo) -> tuple[str, Quant | None]:
     name = ctx.name(info.index)
     if info.type == "UINT8":
         name = elementwise.unsigned(ctx, name)
-    quant = Quant(info.scale[0], info.zero_point[0]) if len(info.scale) == 1 and info.scale[0] > 0 else None
-    return name, quant
+    return name, _meaning(info)
