@@ -1,13 +1,9 @@
 """Softmaxes, norms and I-ViT's functions as kernel calls."""
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from bitship.graph import ops
 from bitship.graph.base import TensorType
 from bitship.graph.calls.structs import CArray, Lowered, Types, dtype, rescale, struct
-from bitship.graph.ops.ivit import SHIFTGELU_N, SHIFTMAX_N, shift_exp
+from bitship.graph.ops.ivit import SHIFTGELU_N, SHIFTMAX_N, shift_exp_tables
 
 
 def _rows(out: TensorType) -> dict[str, int]:
@@ -60,19 +56,18 @@ def norm(op: ops.LayerNorm | ops.RmsNorm | ops.ILayerNorm, out: TensorType, type
     return op.name, params, 0
 
 
-def _exponentials(distances: Sequence[int], unit: int, n: int) -> CArray:
-    values = shift_exp(np.array(distances, np.int64), unit, n)
-    return CArray("int32_t", tuple(int(v) for v in values))
+def _exponentials(unit: int, n: int) -> tuple[CArray, CArray]:
+    below, zero = (CArray("int32_t", tuple(t.tolist())) for t in shift_exp_tables(unit, n))
+    return below, zero
 
 
 def shiftmax(op: ops.Shiftmax, out: TensorType, types: Types, tile: int) -> Lowered:
     """ShiftExp of every difference to the maximum, made ahead of time."""
-    below = _exponentials(range(0, -256, -1), op.unit, SHIFTMAX_N)
+    below, _ = _exponentials(op.unit, SHIFTMAX_N)
     return "shiftmax", struct("shift_exp", **_rows(out), below=below, zero=None, requant=None), 0
 
 
 def shiftgelu(op: ops.ShiftGelu, out: TensorType, types: Types, tile: int) -> Lowered:
     """ShiftExp of every difference to the maximum, and of every negated maximum."""
-    below = _exponentials(range(0, -256, -1), op.unit, SHIFTGELU_N)
-    zero = _exponentials(range(128, -128, -1), op.unit, SHIFTGELU_N)
+    below, zero = _exponentials(op.unit, SHIFTGELU_N)
     return "shiftgelu", struct("shift_exp", **_rows(out), below=below, zero=zero, requant=rescale(op.requant)), 0
