@@ -4,6 +4,7 @@ A new op is a class in one of these files (or a new one) plus its line in ``OPS`
 """
 
 from bitship.graph.base import Op
+from bitship.graph.ops.attention import SoftmaxMatMul, TableSoftmax
 from bitship.graph.ops.conv import Conv2D, DepthwiseConv2D
 from bitship.graph.ops.elementwise import (
     Add,
@@ -16,8 +17,10 @@ from bitship.graph.ops.elementwise import (
     Sub,
     Table,
 )
+from bitship.graph.ops.ivit import ILayerNorm, ShiftGelu, Shiftmax
 from bitship.graph.ops.layout import Concat, Gather, Pad, Reshape, Slice, Transpose
 from bitship.graph.ops.matmul import FullyConnected, MatMul
+from bitship.graph.ops.norm import LayerNorm, RmsNorm
 from bitship.graph.ops.pool import AvgPool2D, DivRounding, MaxPool2D
 from bitship.graph.ops.reduce import ArgMax, ReduceAny, ReduceMax, ReduceMin, ReduceSum
 from bitship.graph.ops.rescale import Rescale, Rounding
@@ -53,6 +56,13 @@ AnyOp = (
     | Gather
     | Resize
     | Softmax
+    | TableSoftmax
+    | SoftmaxMatMul
+    | LayerNorm
+    | RmsNorm
+    | Shiftmax
+    | ShiftGelu
+    | ILayerNorm
 )
 
 OPS: tuple[type[Op], ...] = tuple(AnyOp.__args__)
@@ -73,6 +83,8 @@ __all__ = [
     "DivRounding",
     "FullyConnected",
     "Gather",
+    "ILayerNorm",
+    "LayerNorm",
     "LogicalLeftShift",
     "MatMul",
     "MaxPool2D",
@@ -86,11 +98,16 @@ __all__ = [
     "Rescale",
     "Reshape",
     "Resize",
+    "RmsNorm",
     "Rounding",
+    "ShiftGelu",
     "ShiftRounding",
+    "Shiftmax",
     "Slice",
     "Softmax",
+    "SoftmaxMatMul",
     "Sub",
     "Table",
+    "TableSoftmax",
     "Transpose",
 ]

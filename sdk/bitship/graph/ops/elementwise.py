@@ -123,23 +123,37 @@ class Clamp(Op, frozen=True, tag="clamp"):
 
 
 class Table(Op, frozen=True, tag="table"):
-    """``y = table[x + 128]`` for int8 x and a constant table of 256 entries (int8 or int16). TOSA 1.0 TABLE, int8."""
+    """A function of one variable by a constant table. TOSA 1.0 TABLE.
+
+    int8 x, table [256] int8 or int16: ``y = table[x + 128]``
+    int16 x, table [513] int16: with i = (x + 32768) >> 7 and f = x & 127,
+    ``y = (table[i] * 128 + (table[i + 1] - table[i]) * f + 64) >> 7`` (TOSA's value, its 7 fraction bits rounded off)
+    """
 
     operands = ("x", "table")
 
     def infer(self, x: TensorType, table: TensorType) -> TensorType:  # type: ignore[override]
-        check_dtype(x, (DType.INT8,), "table: x")
-        check_dtype(table, (DType.INT8, DType.INT16), "table: table")
-        check(table.shape == (256,), f"table: table is {table}, 256 entries are needed")
+        check_dtype(x, (DType.INT8, DType.INT16), "table: x")
+        wide = x.dtype is DType.INT16
+        check_dtype(table, (DType.INT16,) if wide else (DType.INT8, DType.INT16), "table: table")
+        entries = 513 if wide else 256
+        check(table.shape == (entries,), f"table: table is {table}, {entries} entries are needed")
         return TensorType(x.shape, table.dtype)
 
     def run(self, x: Array, table: Array) -> Array:  # type: ignore[override]
-        return table[x.astype(np.int64) + 128]
+        q = x.astype(np.int64)
+        if x.dtype != np.int16:
+            return table[q + 128]
+        t, i = table.astype(np.int64), (q + 32768) >> 7
+        return np.asarray(((t[i] * 128 + (t[i + 1] - t[i]) * (q & 127) + 64) >> 7).astype(np.int16))
 
     def bounds(self, out: TensorType, x: Operand, table: Operand) -> Interval:  # type: ignore[override]
         if table.value is None:
             return Interval.of(out.dtype)
-        reachable = table.value[x.range.lo + 128 : x.range.hi + 129]
+        if x.type.dtype is DType.INT16:
+            reachable = table.value[(x.range.lo + 32768) >> 7 : ((x.range.hi + 32768) >> 7) + 2]
+        else:
+            reachable = table.value[x.range.lo + 128 : x.range.hi + 129]
         return Interval(int(reachable.min()), int(reachable.max()))
 
 
