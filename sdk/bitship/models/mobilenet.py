@@ -44,7 +44,7 @@ def _conv_relu6(inputs: int, outputs: int, kernel: int, stride: int = 1, groups:
     return nn.Sequential(OrderedDict(**_conv(inputs, outputs, kernel, stride, groups), act=nn.ReLU6()))
 
 
-class InvertedResidual(nn.Module):  # type: ignore[misc, name-defined]
+class InvertedResidual(nn.Module):  # type: ignore[misc]
     """1x1 to a wider tensor, 3x3 depthwise, 1x1 back without activation; beside a residual where the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
@@ -61,7 +61,7 @@ class InvertedResidual(nn.Module):  # type: ignore[misc, name-defined]
         return x + y if self.residual else y
 
 
-class MobileNet(nn.Module):  # type: ignore[misc, name-defined]
+class MobileNet(nn.Module):  # type: ignore[misc]
     """Images [N, 3, H, W] float32, normalised, to logits [N, classes]."""
 
     def __init__(self, config: MobileNetConfig) -> None:

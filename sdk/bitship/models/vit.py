@@ -47,7 +47,7 @@ class VitConfig:
         return (self.image // self.patch) ** 2 + 1
 
 
-class Attention(nn.Module):  # type: ignore[misc, name-defined]
+class Attention(nn.Module):  # type: ignore[misc]
     """Multi-head self-attention with one fused projection to queries, keys and values."""
 
     def __init__(self, config: VitConfig) -> None:
@@ -65,7 +65,7 @@ class Attention(nn.Module):  # type: ignore[misc, name-defined]
         return self.proj(mixed.transpose(1, 2).reshape(n, tokens, dim))
 
 
-class Mlp(nn.Module):  # type: ignore[misc, name-defined]
+class Mlp(nn.Module):  # type: ignore[misc]
     """Two linear layers with an exact (error-function) GELU between them."""
 
     def __init__(self, config: VitConfig) -> None:
@@ -78,7 +78,7 @@ class Mlp(nn.Module):  # type: ignore[misc, name-defined]
         return self.fc2(functional.gelu(self.fc1(x)))
 
 
-class Block(nn.Module):  # type: ignore[misc, name-defined]
+class Block(nn.Module):  # type: ignore[misc]
     """One pre-norm encoder block: attention and MLP, each beside a residual."""
 
     def __init__(self, config: VitConfig) -> None:
@@ -94,7 +94,7 @@ class Block(nn.Module):  # type: ignore[misc, name-defined]
         return x + self.mlp(self.norm2(x))
 
 
-class VisionTransformer(nn.Module):  # type: ignore[misc, name-defined]
+class VisionTransformer(nn.Module):  # type: ignore[misc]
     """Images [N, 3, image, image] float32, normalised, to logits [N, classes]."""
 
     def __init__(self, config: VitConfig) -> None:
