@@ -3,7 +3,9 @@
 Nothing is downloaded. What timm draws at random is made for training, not for judging a quantizer: layer scales of 1e-6
 hide every branch, batch norms without statistics let activations grow or die with depth, zero biases and unit gains
 leave nothing to get wrong. ``create`` therefore redraws the weights: unit variance kept by every matrix, norms' gains
-and offsets with spread, layer scales of 0.1 to 1, and batch statistics taken from one pass over the calibration images.
+and offsets with spread, layer scales of 0.1 to 1, and batch statistics taken from one pass over images. Offsets of
+batch norms are drawn around 1: with centred activations a deep random ReLU network is chaotic (noise of 1 % added to
+every layer of MobileNetV2 left 4 dB of the logits, 21 dB with the offsets), which a trained one is not.
 """
 
 from collections.abc import Sequence
@@ -104,7 +106,7 @@ def redraw(model: Any, batch: Any) -> Any:
 
 
 def _is_norm(module: Any) -> bool:
-    return "norm" in type(module).__name__.lower() and not list(module.children())
+    return "norm" in type(module).__name__.lower() and bool(list(module.parameters(recurse=False)))
 
 
 def _redraw_norm(module: Any) -> None:
@@ -114,7 +116,8 @@ def _redraw_norm(module: Any) -> None:
         if name in ("weight", "gamma", "scale"):
             parameter.copy_((1 + 0.25 * torch.randn_like(parameter)).abs().clamp(min=0.2))
         else:
-            parameter.copy_(0.2 * torch.randn_like(parameter))
+            centre = 1.0 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) else 0.0
+            parameter.copy_(centre + 0.2 * torch.randn_like(parameter))
 
 
 def _redraw_parameter(name: str, parameter: Any) -> None:

@@ -65,16 +65,15 @@ def graph_names() -> list[str]:
     return [name for shipped in MODELS.values() for name in shipped.graphs]
 
 
-def suggestion(name: str, allowed: list[str]) -> str:
-    """Return a clause that names the nearest allowed name; empty when none is near."""
+def _choices(name: str, allowed: list[str]) -> str:
     near = difflib.get_close_matches(name, allowed, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"{', '.join(allowed) or 'none'} are shipped" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def shipped(name: str) -> ShippedModel:
     """Return the table's entry; FormatError lists the names there are."""
     if name not in MODELS:
-        raise FormatError(f"model '{name}': {', '.join(MODELS)} are shipped{suggestion(name, list(MODELS))}")
+        raise FormatError(f"model '{name}': {_choices(name, list(MODELS))}")
     return MODELS[name]
 
 
@@ -96,7 +95,7 @@ def load_graph(name: str) -> Graph:
     """Return a shipped integer graph; FormatError lists the names there are."""
     files = {n: file for entry in MODELS.values() for n, file in entry.graphs.items()}
     if name not in files:
-        raise FormatError(f"model '{name}': {', '.join(files)} are shipped{suggestion(name, list(files))}")
+        raise FormatError(f"{name}: neither a file nor a shipped model: {_choices(name, list(files))}")
     return store.load(CHECKPOINTS / files[name])
 
 
