@@ -37,6 +37,7 @@ def norm(
     dtype: DType = I8,
     out: DType = I8,
     period: int | None = None,
+    shift: int | None = None,
     **more: int,
 ) -> Case:
     """Affine of both signs; the output of a normal row spans a third of its dtype. Rows: constant, one spike, tiny."""
@@ -44,7 +45,8 @@ def norm(
     p = period or c
     fraction, spread = (30 - np.log2(c) / 2, 1.0) if kind is ILayerNorm else (20.0, 1.0)
     gain = r.normal(1, 0.4, p) * spread * out.qmax / 3
-    shift = int(min(62, np.floor(30 - np.log2(np.abs(gain).max()) + fraction)))
+    shift = shift or int(min(62, np.floor(30 - np.log2(np.abs(gain).max()) + fraction)))
+    gain = np.minimum(gain, 2.0 ** (30 + fraction - shift))
     multiplier = np.rint(gain * 2.0 ** (shift - fraction)).astype(np.int32)
     bias = np.rint(r.normal(0, out.qmax / 4, p) * 65536).clip(-(1 << 31), (1 << 31) - 1).astype(np.int32)
     op = kind(shift, dtype=out, qmin=out.qmin, qmax=out.qmax, **more)
@@ -122,6 +124,8 @@ TRANSFORMER_CASES: dict[str, Callable[[], Case]] = {
         "layer_norm_one_gain": lambda n: norm(n, LayerNorm, (2, 3, 17), period=1),
         "layer_norm_one": lambda n: norm(n, LayerNorm, (6, 1)),
         "layer_norm_long": lambda n: norm(n, LayerNorm, (1, 4608), I16, period=64, epsilon=1),
+        "layer_norm_low_shift": lambda n: norm(n, LayerNorm, (2, 9), shift=30),
+        "layer_norm_high_shift": lambda n: norm(n, LayerNorm, (2, 9), I16, shift=51),
         "rms_norm": lambda n: norm(n, RmsNorm, (3, 5, 64), input_zero_point=-128),
         "rms_norm_int16": lambda n: norm(n, RmsNorm, (5, 48), I16, epsilon=999),
         "rms_norm_int16_out": lambda n: norm(n, RmsNorm, (5, 31), I8, I16, input_zero_point=11),

@@ -11,14 +11,6 @@ static int check(const struct bitship_shift_exp *p, const void *x, const void *o
     return bitship_check_rescale(p->requant, p->channels);
 }
 
-static int32_t largest(const int8_t *x, int32_t n) {
-    int8_t most = x[0];
-    for (int32_t i = 1; i < n; i++) {
-        most = x[i] > most ? x[i] : most;
-    }
-    return most;
-}
-
 static uint32_t add(uint32_t a, uint32_t b) { return a + b > ONE ? ONE : a + b; }
 
 int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t *out) {
@@ -26,14 +18,13 @@ int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t
     if (error != BITSHIP_OK) {
         return error;
     }
-    for (int32_t row = 0; row < p->rows; row++, x += p->channels, out += p->channels) {
-        const int32_t *from = p->below + largest(x, p->channels);
+    const int32_t rows = p->rows, n = p->channels;
+    for (int32_t row = 0; row < rows; row++, x += n, out += n) {
+        const int32_t *from = p->below + bitship_largest(x, n);
         uint32_t total = 0;
-        for (int32_t i = 0; i < p->channels; i++) {
-            total = add(total, (uint32_t)from[-x[i]]);
-        }
+        BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) { total = add(total, (uint32_t)from[-x[i]]); }
         const uint32_t factor = ONE / (total == 0 ? 1 : total);
-        for (int32_t i = 0; i < p->channels; i++) {
+        BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
             out[i] = (int16_t)(((uint32_t)from[-x[i]] * factor) >> 16);
         }
     }
@@ -52,7 +43,7 @@ int bitship_shiftgelu(const struct bitship_shift_exp *p, const int8_t *x, void *
     const int32_t dtype = bitship_finish_dtype(p->requant);
     ptrdiff_t at = 0;
     for (int32_t row = 0; row < p->rows; row++) {
-        const int32_t most = largest(x + at, p->channels);
+        const int32_t most = bitship_largest(x + at, p->channels);
         const int32_t *from = p->below + most;
         const uint32_t zero = (uint32_t)p->zero[most + 128];
         for (int32_t c = 0; c < p->channels; c += BITSHIP_LANES) {
