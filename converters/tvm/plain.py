@@ -1,5 +1,6 @@
 """Convolutions and matrix products as plain loops: every dtype, zero point and level; the fast kernels' fallback."""
 
+from bitship.converters.tvm.computed import Strided
 from bitship.converters.tvm.copy import Shape
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.requant import Epilogue
@@ -34,7 +35,7 @@ def plain_conv(
     depth = 1 if isinstance(op, DepthwiseConv2D) else w.c // op.groups
     per_group = channels // (w.c if isinstance(op, DepthwiseConv2D) else op.groups)
     finish, acc = _Finish(fn, isa, op.requant, channels, out), fn.registers("int32")
-    with fn.loop(w.n) as n, fn.loop(w.oh) as y, fn.loop(w.ow) as xo, fn.loop(channels) as o:
+    with fn.loop(w.n) as n, fn.divided(w.oh) as y, fn.loop(w.ow) as xo, fn.loop(channels) as o:
         acc.store(0, bias.load(o))
         group = fn.let(_quotient(o, per_group) * depth)
         with fn.loop(kh) as ky:
@@ -76,7 +77,7 @@ def plain_fully_connected(
     x, weights, bias, out = buffers
     depth = x_shape[1]
     finish, acc = _Finish(fn, isa, op.requant, outputs, out), fn.registers("int32")
-    with fn.loop(x_shape[0]) as n, fn.loop(outputs) as o:
+    with fn.loop(x_shape[0]) as n, fn.divided(outputs) as o:
         acc.store(0, bias.load(o))
         with fn.loop(depth) as i:
             a = _centred(x, n * depth + i, op.input_zero_point)
@@ -85,15 +86,25 @@ def plain_fully_connected(
 
 
 def plain_matmul(
-    fn: Function, isa: Isa, op: MatMul, buffers: tuple[Buffer, Buffer, Buffer], a: Shape, b: Shape
+    fn: Function,
+    isa: Isa,
+    op: MatMul,
+    operands: tuple[Strided, Strided],
+    out: Buffer,
+    shape: tuple[Shape, int],
+    placed: Shape,
 ) -> None:
-    """Batched product; buffers are a, b and the output, shapes a's and b's."""
-    left, right, out = buffers
-    (batch, m, depth), n = a, b[2]
+    """Batched product of strided operands; shape is a's and the columns of b, placed the result's strides."""
+    left, right = operands
+    (batch, m, depth), n = shape
     finish, acc = _Finish(fn, isa, op.requant, n, out), fn.registers("int32")
-    with fn.loop(batch) as z, fn.loop(m) as i, fn.loop(n) as j:
+
+    def at(x: Strided, *index: Expr) -> Expr:
+        return sum((i * s for i, s in zip(index, x.strides, strict=True)), i32(x.offset))
+
+    with fn.loop(batch) as z, fn.divided(m) as i, fn.loop(n) as j:
         acc.store(0, i32(0))
         with fn.loop(depth) as k:
-            p = _centred(left, (z * m + i) * depth + k, op.a_zero_point)
-            acc.store(0, acc.load(0) + p * _centred(right, (z * depth + k) * n + j, op.b_zero_point))
-        finish.store((z * m + i) * n + j, acc, j)
+            p = _centred(left.buffer, at(left, z, i, k), op.a_zero_point)
+            acc.store(0, acc.load(0) + p * _centred(right.buffer, at(right, z, k, j), op.b_zero_point))
+        finish.store(z * placed[0] + i * placed[1] + j, acc, j)
