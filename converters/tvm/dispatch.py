@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bitship.converters.tvm import copy, elementwise, lookup, pool, products
+from bitship.converters.tvm import attention, copy, elementwise, ivit, lookup, norm, pool, products
 from bitship.converters.tvm.computed import Strided
 from bitship.converters.tvm.copy import strides_of
 from bitship.converters.tvm.isa import Isa
@@ -134,6 +134,19 @@ def _table(s: Site) -> None:
     lookup.lower_table(s.fn, s.isa, s.x(), s.x(1) if table is None else table, s.out, s.out_type.size)
 
 
+def _norm(s: Site) -> None:
+    _, m, b = s.operands
+    norm.lower_norm(s.fn, s.isa, s.op, s.x(), s.out, s.shape(), m, b)
+
+
+def _softmax_matmul(s: Site) -> None:
+    (groups, rows, length), columns = s.shape(), s.shape(1)[2]
+    shape = (groups, rows, length)
+    attention.lower_softmax_matmul(
+        s.fn, s.isa, s.op, s.x(), s.strided(1), s.out, shape, s.operands[2], columns, s.placed
+    )
+
+
 LOWERINGS: Mapping[type[Op], Lowering] = {
     o.Conv2D: _conv,
     o.DepthwiseConv2D: _depthwise,
@@ -161,6 +174,13 @@ LOWERINGS: Mapping[type[Op], Lowering] = {
     o.Transpose: lambda s: copy.lower_transpose(s.fn, s.op, s.x(), s.out, s.shape(), s.out_type.shape),
     o.Gather: lambda s: copy.lower_gather(s.fn, s.op, s.x(), s.x(1), s.out, s.shape(), s.shape(1)[0]),
     o.Resize: lambda s: pool.lower_resize(s.fn, s.isa, s.op, s.x(), s.out, s.shape()),
+    o.LayerNorm: _norm,
+    o.RmsNorm: _norm,
+    o.ILayerNorm: _norm,
+    o.TableSoftmax: lambda s: attention.lower_table_softmax(s.fn, s.op, s.x(), s.operands[1], s.out, s.shape()),
+    o.SoftmaxMatMul: _softmax_matmul,
+    o.Shiftmax: lambda s: ivit.lower_shiftmax(s.fn, s.op, s.x(), s.out, s.shape()),
+    o.ShiftGelu: lambda s: ivit.lower_shiftgelu(s.fn, s.isa, s.op, s.x(), s.out, s.shape()),
     o.Softmax: lambda s: lower_softmax(s.fn, s.x(), s.x(1), s.out, s.shape()),
 }
 """Every op of the graph but reshape, which is its operand's memory and no step at all."""
