@@ -4,10 +4,11 @@
 them; the same seed gives the same graph.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from graph_maker import BOOL, I8, I16, I32, NUMBERS, ROWS, U8, Maker, fill
+from transformer_fuzz import TRANSFORMER_MAKERS
 
 from bitship.graph import Graph, ops, verify
 from bitship.graph.base import Array
@@ -286,13 +287,16 @@ def softmax(m: Maker) -> None:
 MAKERS: tuple[Callable[[Maker], None], ...] = (
     *(conv, conv, conv, depthwise, depthwise, fully_connected, matmul, rescale, rescale, sums, sums, mul, table),
     *(clamp, cast, shifts, pool, pool, reduce, reduce, argmax, pad, concat, slice_, reshape, transpose, gather),
-    *(resize, softmax),
+    *(resize, softmax, *TRANSFORMER_MAKERS),
 )
 
 
-def graph(seed: int, steps: int = 14) -> Graph:
-    """Return a random graph that ``verify`` accepts; unread results are outputs, and some read ones too."""
-    m = Maker(seed)
+def graph(seed: int, steps: int = 16, supported: Collection[type[ops.Op]] = ops.OPS) -> Graph:
+    """Return a random graph that ``verify`` accepts; unread results are outputs, and some read ones too.
+
+    supported  a back end's ops: no other is used
+    """
+    m = Maker(seed, supported)
     m.input(m.shape(4), I8)
     for _ in range(steps):
         m.one(MAKERS)(m)

@@ -1,6 +1,6 @@
 """Grows a random integer graph node by node: what ``graph_fuzz`` writes its ops with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import prod
 from typing import TypeVar
 
@@ -21,7 +21,8 @@ ROWS = ("random", "min", "max", "alternating", "small")
 class Maker:
     """Grows one graph node by node; a node that inference or the range proof refuses is left out."""
 
-    def __init__(self, seed: int, name: str = "g") -> None:
+    def __init__(self, seed: int, supported: Collection[type[ops.Op]] = ops.OPS, name: str = "g") -> None:
+        self.supported = supported
         self.r = np.random.default_rng(seed)
         self.b = GraphBuilder(f"{name}{seed}")
         self.known: dict[str, Operand] = {}
@@ -67,6 +68,8 @@ class Maker:
     def node(self, op: AnyOp, *inputs: str) -> str | None:
         """Add a node where verify accepts it, and return its name."""
         operands = [self.known[i] for i in inputs]
+        if type(op) not in self.supported:
+            return None
         try:
             out = op.infer(*(o.type for o in operands))
             if not 0 < out.size <= 4 * LIMIT:

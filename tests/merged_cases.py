@@ -5,9 +5,12 @@ from dataclasses import replace
 
 from op_builders import Case
 from op_cases import CASES
+from transformer_cases import TRANSFORMER_CASES
 
 from bitship.graph import Graph, Node, Port
 from bitship.graph.base import Array
+
+ALL_CASES = CASES | TRANSFORMER_CASES
 
 
 def _renamed(graph: Graph, prefix: str) -> Graph:
@@ -25,7 +28,7 @@ def _renamed(graph: Graph, prefix: str) -> Graph:
 
 def merge(names: Sequence[str]) -> tuple[Graph, list[tuple[Array, ...]]]:
     """Return one graph of all named cases side by side, and its feeds: row i has row i of every case."""
-    return join({name: CASES[name]() for name in names})
+    return join({name: ALL_CASES[name]() for name in names})
 
 
 def join(made: Mapping[str, Case]) -> Case:
@@ -48,7 +51,7 @@ def groups(budget_bytes: int) -> list[list[str]]:
     """Split all cases, in order, so that the tensors of a group take at most about ``budget_bytes``."""
     result: list[list[str]] = [[]]
     used = 0
-    for name, make in CASES.items():
+    for name, make in ALL_CASES.items():
         graph = make()[0]
         need = sum(t.nbytes for n, t in graph.types.items() if n not in graph.constants) + 16 * len(graph.types)
         if result[-1] and used + need > budget_bytes:

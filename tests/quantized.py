@@ -36,7 +36,8 @@ def feed(graph: Graph, *xs: Any) -> tuple[Array, ...]:
         assert port.quant is not None
         a = x.numpy().transpose(0, 2, 3, 1) if x.dim() == 4 else x.numpy()
         q = np.rint(a / port.quant.scale) + port.quant.zero_point
-        fed.append(np.ascontiguousarray(np.clip(q, -128, 127).astype(np.int8)))
+        dtype = port.type.dtype
+        fed.append(np.ascontiguousarray(np.clip(q, dtype.qmin, dtype.qmax).astype(dtype.numpy)))
     return tuple(fed)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from merged_cases import ALL_CASES
 from op_cases import CASES
 from random_nets import mobilenet_v2
 
@@ -38,9 +39,9 @@ def check(graph: Graph, feeds: list[tuple[Array, ...]], out: Path) -> None:
     session.close()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL_CASES)
 def test_every_case_gives_the_bits_of_the_specification(name: str, tmp_path: Path) -> None:
-    graph, feeds = CASES[name]()
+    graph, feeds = ALL_CASES[name]()
     check(graph, feeds, tmp_path)
 
 

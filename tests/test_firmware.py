@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from merged_cases import merge
+from merged_cases import ALL_CASES, merge
 from op_builders import I8, Case, D, ints, requant, rng, tflite_add
 from op_cases import CASES
 
@@ -69,7 +69,7 @@ def network() -> Case:
 
 @needs_cc
 def test_every_case_gives_the_bits_of_the_specification(tmp_path: Path) -> None:
-    graph, rows = merge(list(CASES))
+    graph, rows = merge(list(ALL_CASES))
     FirmwareConverter().convert(graph, HOST, tmp_path)
     assert_exact(tmp_path, graph, rows)
 
@@ -209,7 +209,7 @@ def test_two_sessions_of_one_package_do_not_share_memory(tmp_path: Path) -> None
 
 def test_every_kernel_a_node_calls_has_its_source_file() -> None:
     seen = set()
-    for make in CASES.values():
+    for make in ALL_CASES.values():
         graph, _ = make()
         for node in graph.nodes:
             functions = [c.function for c in lower(graph, node, SMALL_TILE)]

@@ -6,7 +6,7 @@ pytest tests/test_graph_fuzz.py -m slow      some hundreds
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import graph_fuzz
@@ -19,26 +19,29 @@ from bitship import targets
 from bitship.converters.base import Session
 from bitship.converters.executorch import EXACT, ExecutorchConverter
 from bitship.converters.executorch import open_session as open_pte
+from bitship.converters.executorch.ops import LOWERINGS as EXECUTORCH_OPS
 from bitship.converters.firmware import FirmwareConverter
 from bitship.converters.firmware import open_session as open_firmware
 from bitship.converters.tvm import TvmConverter
 from bitship.converters.tvm import open_session as open_tvm
+from bitship.converters.tvm.dispatch import LOWERINGS as TVM_OPS
 from bitship.converters.tvm.isa import host_levels
 from bitship.device.qemu import QemuDevice
 from bitship.device.runner import RunnerSession
 from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
-from bitship.graph.ops import OPS
+from bitship.graph.ops import OPS, Op
 from bitship.targets import ConverterName, Target, TargetKind
 
 skip_without_kernels()
 
 Rows = list[tuple[Array, ...]]
+BackEnd = tuple[Callable[[Graph, Path], Session], Collection[type[Op]]]
 
 
-def many(seeds: Sequence[int]) -> tuple[Graph, Rows]:
+def many(seeds: Sequence[int], supported: Collection[type[Op]] = OPS) -> tuple[Graph, Rows]:
     """Return the graphs of the seeds side by side, and their feeds."""
-    graphs = {f"s{seed}": graph_fuzz.graph(seed) for seed in seeds}
+    graphs = {f"s{seed}": graph_fuzz.graph(seed, supported=supported) for seed in seeds}
     return join({name: (g, graph_fuzz.feeds(g, seed)) for (name, g), seed in zip(graphs.items(), seeds, strict=True)})
 
 
@@ -52,8 +55,9 @@ def differing(graph: Graph, found: Rows, rows: Rows) -> set[str]:
     return wrong
 
 
-def check(open_session: Callable[[Graph, Path], Session], seeds: Sequence[int], out: Path) -> None:
-    graph, rows = many(seeds)
+def check(back_end: BackEnd, seeds: Sequence[int], out: Path) -> None:
+    open_session, supported = back_end
+    graph, rows = many(seeds, supported)
     session = open_session(graph, out)
     try:
         assert differing(graph, [session.run(*row) for row in rows], rows) == set()
@@ -88,10 +92,10 @@ def _installed(name: str) -> pytest.MarkDecorator:
 LEVELS = [isa.name for isa in host_levels()][:1] + ["avx2"] * ("avx2" in [isa.name for isa in host_levels()][1:])
 BACK_ENDS = [
     pytest.param(
-        firmware, 30, id="firmware", marks=pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+        (firmware, OPS), 30, id="firmware", marks=pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
     ),
-    pytest.param(executorch, 3, id="executorch", marks=_installed("executorch")),
-    *(pytest.param(tvm(level), 12, id=f"tvm-{level}", marks=_installed("tvm")) for level in LEVELS),
+    pytest.param((executorch, EXECUTORCH_OPS), 3, id="executorch", marks=_installed("executorch")),
+    *(pytest.param((tvm(level), TVM_OPS), 12, id=f"tvm-{level}", marks=_installed("tvm")) for level in LEVELS),
 ]
 
 
@@ -109,7 +113,7 @@ def assert_sound(seed: int) -> None:
 
 
 def test_the_generator_reaches_every_op() -> None:
-    seen = {type(node.op) for seed in range(60) for node in graph_fuzz.graph(seed).nodes}
+    seen = {type(node.op) for seed in range(80) for node in graph_fuzz.graph(seed).nodes}
     assert seen == set(OPS)
     assert graph_fuzz.graph(3).digest == graph_fuzz.graph(3).digest
 
@@ -126,18 +130,16 @@ def test_many_more_graphs_are_sound_and_exact(block: int) -> None:
         assert_sound(seed)
 
 
-@pytest.mark.parametrize(("open_session", "count"), BACK_ENDS)
-def test_random_graphs_are_exact(open_session: Callable[[Graph, Path], Session], count: int, tmp_path: Path) -> None:
-    check(open_session, range(count), tmp_path)
+@pytest.mark.parametrize(("back_end", "count"), BACK_ENDS)
+def test_random_graphs_are_exact(back_end: BackEnd, count: int, tmp_path: Path) -> None:
+    check(back_end, range(count), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
-@pytest.mark.parametrize(("open_session", "count"), BACK_ENDS)
-def test_many_random_graphs_are_exact(
-    open_session: Callable[[Graph, Path], Session], count: int, block: int, tmp_path: Path
-) -> None:
-    check(open_session, range(10_000 + 20 * block, 10_020 + 20 * block), tmp_path)
+@pytest.mark.parametrize(("back_end", "count"), BACK_ENDS)
+def test_many_random_graphs_are_exact(back_end: BackEnd, count: int, block: int, tmp_path: Path) -> None:
+    check(back_end, range(10_000 + 20 * block, 10_020 + 20 * block), tmp_path)
 
 
 @pytest.mark.target
@@ -158,7 +160,7 @@ def test_random_graphs_are_exact_on_boards(board: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-user is not installed")
 @pytest.mark.parametrize("name", ["linux-aarch64", "linux-aarch64-dotprod"])
 def test_random_graphs_are_exact_on_aarch64(name: str, tmp_path: Path) -> None:
-    graph, rows = many(range(320, 330))
+    graph, rows = many(range(320, 330), TVM_OPS)
     target = targets.load(name)
     assert target.emulator is not None
     TvmConverter().convert(graph, target, tmp_path)

@@ -13,13 +13,13 @@ from bitship import kernels
 FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 SCRIPT = """
-from op_cases import CASES
+from merged_cases import ALL_CASES
 from test_host_kernels import assert_exact_at_every_level
 from test_kernels import test_rescale_is_exact_integer_arithmetic
 import bitship.graph.host
 
 bitship.graph.host.WIDE_TILE = {tile}
-for make in CASES.values():
+for make in ALL_CASES.values():
     assert_exact_at_every_level(*make())
 test_rescale_is_exact_integer_arithmetic()
 """

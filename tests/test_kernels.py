@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from merged_cases import ALL_CASES
 from needs import skip_without_kernels
 from op_builders import conv as conv_case
 from op_builders import depthwise as depthwise_case
@@ -32,9 +33,9 @@ def assert_exact(graph: Graph, feeds: list[tuple[Array, ...]]) -> None:
             np.testing.assert_array_equal(value, wanted)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL_CASES)
 def test_every_case_gives_the_bits_of_the_specification(name: str) -> None:
-    assert_exact(*CASES[name]())
+    assert_exact(*ALL_CASES[name]())
 
 
 def rescaled(value: int, m: int, shift: int, rounding: Rounding) -> int:
@@ -148,16 +149,17 @@ def test_broadcasts_and_transposes_of_any_rank(shape: list[int], data: st.DataOb
     assert_exact(graph, [tuple(r.integers(-(1 << 20), 1 << 20, s).astype(np.int32) for s in (a, c))])
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n.startswith(("conv", "fc"))])
+@pytest.mark.parametrize("name", [n for n in ALL_CASES if n.startswith(("conv", "fc", "softmax_matmul"))])
 @pytest.mark.parametrize("tile", [SMALL_TILE, WIDE_TILE])
 def test_planned_scratch_is_what_the_kernel_asks_for(name: str, tile: int) -> None:
-    graph, _ = CASES[name]()
+    graph, _ = ALL_CASES[name]()
     ffi, lib = kernels.load()
     for node in graph.nodes:
         for call in lower(graph, node, tile):
-            if call.function == "bitship_conv2d":
+            if call.scratch_bytes:
                 keep: list[object] = []
-                assert lib.bitship_conv2d_scratch_bytes(_new_struct(ffi, call.params, keep)) == call.scratch_bytes
+                needed = getattr(lib, f"{call.function}_scratch_bytes")
+                assert needed(_new_struct(ffi, call.params, keep)) == call.scratch_bytes
 
 
 def test_outputs_never_share_memory_with_inputs_constants_or_each_other_by_accident() -> None:

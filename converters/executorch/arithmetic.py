@@ -1,9 +1,11 @@
 """The graph's fixed-point arithmetic written in torch ops that ExecuTorch's portable kernels compute exactly.
 
 Shifts are ``torch.bitwise_*_shift``: the ``>>`` operator exports as an op without a portable kernel, and
-``remainder`` is wrong on negative numbers there. All intermediates are int64, so no product can wrap.
+``remainder`` is wrong on negative numbers there. ``sum`` over a contiguous last axis adds in float32: sums are matrix
+products with ones. All intermediates are int64, so no product can wrap.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,6 +135,51 @@ def centred(x: Tensor, zero_point: int, dtype: DType = DType.INT32) -> Tensor:
     """Return ``x - zero_point`` in a dtype that holds it."""
     x = to(x, dtype)
     return x - zero_point if zero_point else x
+
+
+def ratio(numerator: Tensor | int, denominator: Tensor) -> Tensor:
+    """``floor(numerator / denominator)`` of int64 numbers that are not negative: the portable kernel truncates those."""
+    import torch
+
+    if isinstance(numerator, int):
+        numerator = torch.full_like(denominator, numerator)
+    return torch.div(numerator, denominator, rounding_mode="floor")
+
+
+def total(k: Constants, x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return the sums of int64 numbers over the axes, which stay as extent 1."""
+    import torch
+
+    shape, reduced = tuple(x.shape), {a % x.dim() for a in axes}
+    order = [a for a in range(x.dim()) if a not in reduced] + sorted(reduced)
+    if order != list(range(x.dim())):
+        x = x.permute(order)
+    count = math.prod(shape[a] for a in reduced)
+    sums = torch.mm(x.reshape(math.prod(shape) // count, count), k.tensor(np.ones((count, 1), np.int64)))
+    return sums.reshape([1 if a in reduced else n for a, n in enumerate(shape)])
+
+
+def row_total(k: Constants, x: Tensor) -> Tensor:
+    """Return the sums of int64 numbers over the last axis, [..., 1]."""
+    return total(k, x, (x.dim() - 1,))
+
+
+def count_powers(k: Constants, x: Tensor, exponents: Sequence[int]) -> Tensor:
+    """Return, for every int64 row [..., 1], how many of these powers of two are at most x."""
+    powers = k.tensor(np.array([1 << e for e in exponents], np.int64))
+    return row_total(k, to(x >= powers, DType.INT64))
+
+
+def power(k: Constants, exponent: int, amount: Tensor) -> Tensor:
+    """``2^(exponent + amount)`` for a tensor of non-negative amounts."""
+    import torch
+
+    return torch.bitwise_left_shift(k.tensor(np.array([1 << exponent], np.int64)), amount)
+
+
+def look_up(entries: Tensor, index: Tensor) -> Tensor:
+    """Return ``entries[index]`` in int64, of index's shape."""
+    return to(entries, DType.INT64).index_select(0, index.reshape(index.numel())).reshape(index.shape)
 
 
 def reach_of(x: Tensor) -> int:

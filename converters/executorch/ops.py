@@ -16,12 +16,17 @@ from bitship.converters.executorch.arithmetic import (
     centred,
     finish,
     half_away_shift,
+    look_up,
     reach_of,
     rescale,
     shift_right,
     to,
     torch_dtype,
+    total,
 )
+from bitship.converters.executorch.attention import softmax_matmul, table_softmax
+from bitship.converters.executorch.ivit import i_layer_norm, shiftgelu, shiftmax
+from bitship.converters.executorch.norm import layer_norm, rms_norm
 from bitship.converters.executorch.softmax import softmax
 from bitship.converters.executorch.values import Layout, Value
 from bitship.graph import ops
@@ -113,9 +118,14 @@ def mul(k: Constants, op: ops.Mul, a: Value, b: Value) -> Value:
 
 
 def table(k: Constants, op: ops.Table, x: Value, entries: Value) -> Value:
-    """Look every element up."""
+    """Look every element up; between two entries for int16."""
     at = Layout([x])
     (t,) = at.tensors
+    if t.dtype == torch_dtype(DType.INT16):
+        wide, values = to(t, DType.INT64) + 32768, to(entries.rows, DType.INT64)
+        i = shift_right(wide, 7)
+        low = look_up(values * 128 + 64, i)
+        return at.wrap(to(shift_right(low + look_up(values[1:] - values[:-1], i) * (wide - i * 128), 7), DType.INT16))
     found = entries.rows.index_select(0, (to(t, DType.INT64) + 128).reshape(math.prod(t.shape)))
     return at.wrap(found.reshape(t.shape))
 
@@ -168,7 +178,7 @@ def avg_pool2d(k: Constants, op: ops.AvgPool2D, x: Value) -> Value:
     _, channels, height, width = planes.shape
     ones = k.tensor(np.ones((channels, 1, *op.kernel), np.int8)).to(torch.int32)
     shifted, padding = _padded(to(planes, DType.INT32), op.padding)
-    total = torch.conv2d(shifted, ones, None, op.stride, padding, (1, 1), channels)
+    acc = torch.conv2d(shifted, ones, None, op.stride, padding, (1, 1), channels)
     dtype = DType(str(planes.dtype).removeprefix("torch."))
     taps = op.count(TensorType((1, height, width, 1), dtype))
     counts = taps.transpose(0, 3, 1, 2).astype(np.int32)
@@ -176,9 +186,9 @@ def avg_pool2d(k: Constants, op: ops.AvgPool2D, x: Value) -> Value:
         counts = counts[:, :, :1, :1]
     count, half = k.tensor(counts), k.tensor(counts // 2)
     if op.rounding is ops.DivRounding.HALF_UP:
-        mean = torch.div(total + half, count, rounding_mode="floor")
+        mean = torch.div(acc + half, count, rounding_mode="floor")
     else:
-        mean = torch.sign(total) * torch.div(torch.abs(total) + half, count, rounding_mode="floor")
+        mean = torch.sign(acc) * torch.div(torch.abs(acc) + half, count, rounding_mode="floor")
     return Value(planes=mean.clamp(op.qmin, op.qmax).to(planes.dtype))
 
 
@@ -187,10 +197,10 @@ def reduce_sum(k: Constants, op: ops.ReduceSum, x: Value) -> Value:
     at = Layout([x])
     (t,) = at.tensors
     count = math.prod(t.shape[at.axis(a)] for a in op.axes)
-    total = to(t, DType.INT64).sum([at.axis(a) for a in op.axes], keepdim=True)
+    acc = total(k, to(t, DType.INT64), [at.axis(a) for a in op.axes])
     if op.input_zero_point:
-        total = total - op.input_zero_point * count
-    return at.wrap(finish(k, total, op.requant, at.channel))
+        acc = acc - op.input_zero_point * count
+    return at.wrap(finish(k, acc, op.requant, at.channel))
 
 
 def reduce_max(k: Constants, op: ops.ReduceMax, x: Value) -> Value:
@@ -304,4 +314,11 @@ LOWERINGS: dict[type[ops.Op], Callable[..., Value]] = {
     ops.Gather: gather,
     ops.Resize: resize,
     ops.Softmax: softmax,
+    ops.TableSoftmax: table_softmax,
+    ops.SoftmaxMatMul: softmax_matmul,
+    ops.LayerNorm: layer_norm,
+    ops.RmsNorm: rms_norm,
+    ops.ILayerNorm: i_layer_norm,
+    ops.Shiftmax: shiftmax,
+    ops.ShiftGelu: shiftgelu,
 }

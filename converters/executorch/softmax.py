@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from bitship.converters.executorch.arithmetic import Constants, Tensor, half_away_shift, shift_right, to
+from bitship.converters.executorch.arithmetic import (
+    Constants,
+    Tensor,
+    count_powers,
+    half_away_shift,
+    look_up,
+    row_total,
+    shift_right,
+    to,
+)
 from bitship.converters.executorch.values import Value
 from bitship.graph.dtypes import DType
 from bitship.graph.ops import Softmax
@@ -19,9 +28,8 @@ def _high_mul(a: Tensor, b: Tensor | int) -> Tensor:
 def _reciprocal(k: Constants, total: Tensor) -> tuple[Tensor, Tensor]:
     """Return (1 / mantissa in Q0.31, headroom) of int64 totals [..., 1] in [1, 2^31)."""
     powers = k.tensor(np.array([1 << i for i in range(32)], np.int64))
-    bits = (total >= powers).to(total.dtype).sum([-1], keepdim=True)
-    headroom = 32 - bits
-    shifted = total * powers.index_select(0, headroom.reshape(headroom.numel())).reshape(headroom.shape)
+    headroom = 32 - count_powers(k, total, range(32))
+    shifted = total * look_up(powers, headroom)
     half_denominator = shift_right(shifted - (1 << 31) + _ONE + 1, 1)
     x = _high_mul(half_denominator, _NEG_32_OVER_17) + _48_OVER_17
     for _ in range(3):
@@ -35,11 +43,8 @@ def softmax(k: Constants, op: Softmax, x: Value, exp_table: Value) -> Value:
     import torch
 
     rows = to(x.rows, DType.INT64)
-    difference = rows.amax([-1], keepdim=True) - rows
-    e = to(exp_table.rows, DType.INT64).index_select(0, difference.reshape(difference.numel()))
-    e = e.reshape(difference.shape)
-    total = half_away_shift(k, e, [12], 0).sum([-1], keepdim=True)
-    scale, headroom = _reciprocal(k, total)
+    e = look_up(exp_table.rows, rows.amax([-1], keepdim=True) - rows)
+    scale, headroom = _reciprocal(k, row_total(k, half_away_shift(k, e, [12], 0)))
     amount = 35 - headroom
     product = _high_mul(e, scale)  # never negative, so half away from zero is half up
     half = shift_right(torch.bitwise_left_shift(torch.ones_like(amount), amount), 1)

@@ -12,7 +12,7 @@ from bitship.targets import Memory, Target, TargetKind
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 APP = ("runner.c", "start.c", "port.c", "port.h", "sections.ld")
-HEADERS = ("include/bitship/kernels.h", "src/fixed.h", "src/lanes.h", "src/window.h")
+HEADERS = ("include/bitship/kernels.h", "src/fixed.h", "src/lanes.h", "src/product.h", "src/window.h")
 ALWAYS = ("lanes.c", "rescale.c")
 BUILD_SECONDS = 300
 
@@ -21,6 +21,9 @@ _FILES = {
     "depthwise_conv2d": "depthwise_conv2d.c",
     **dict.fromkeys(("avg_pool2d", "max_pool2d"), "pool.c"),
     "matmul": "matmul.c",
+    **dict.fromkeys(("table_softmax", "softmax_matmul"), "attention.c"),
+    **dict.fromkeys(("layer_norm", "rms_norm", "i_layer_norm"), "norm.c"),
+    **dict.fromkeys(("shiftmax", "shiftgelu"), "ivit.c"),
     "rescale": "rescale.c",
     **dict.fromkeys(("add", "sub", "mul", "clamp", "cast", "table"), "elementwise.c"),
     **dict.fromkeys(("logical_left_shift", "arithmetic_right_shift"), "elementwise.c"),
@@ -39,7 +42,8 @@ IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments")
 
 def kernel_files(functions: Sequence[str]) -> list[str]:
     """Return the kernel sources that hold these functions (``bitship_conv2d``), sorted."""
-    return sorted({*ALWAYS, *(_FILES[f.removeprefix("bitship_")] for f in functions)})
+    files = {*ALWAYS, *(_FILES[f.removeprefix("bitship_")] for f in functions)}
+    return sorted(files | ({"product.c"} if files & {"matmul.c", "attention.c"} else set()))
 
 
 @dataclass(frozen=True)

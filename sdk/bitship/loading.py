@@ -1,4 +1,4 @@
-"""Read a model file into an integer graph, by its suffix."""
+"""Read a model file into an integer graph, by its suffix; or a shipped one, by its name."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -34,6 +34,14 @@ def _bitship(path: Path, outputs: Sequence[str]) -> Graph:
     return store.load(path)
 
 
+def _shipped(name: str, outputs: Sequence[str]) -> Graph:
+    from bitship import models
+
+    if outputs:
+        raise UnsupportedError(f"{name}: --output is for .tflite and .onnx files")
+    return models.load_graph(name)
+
+
 LOADERS: dict[str, Callable[[Path, Sequence[str]], Graph]] = {
     ".tflite": _tflite,
     ".onnx": _onnx,
@@ -45,11 +53,14 @@ LOADERS: dict[str, Callable[[Path, Sequence[str]], Graph]] = {
 def load(path: str | Path, outputs: Sequence[str] = ()) -> Graph:
     """Read a quantized model (.tflite, .onnx, .pt2) or a saved graph (.bitship) into a verified integer graph.
 
+    path     a file, or the name of a shipped graph: one of ``bitship.models.graph_names()``
     outputs  tensor names to cut the model at (.tflite and .onnx); the model's own outputs when empty
 
-    Raises FormatError for a damaged file or an unknown suffix, UnsupportedError naming what is not taken.
+    Raises FormatError for a damaged file, an unknown suffix or name, UnsupportedError naming what is not taken.
     """
     path = Path(path)
+    if path.name == str(path) and not path.suffix and not path.is_file():
+        return _shipped(str(path), outputs)
     if path.suffix not in LOADERS:
         near = difflib.get_close_matches(path.suffix, LOADERS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -161,7 +161,8 @@ int bitship_clamp(const struct bitship_unary *p, const void *x, void *out);
 int bitship_cast(const struct bitship_unary *p, const void *x, void *out);
 int bitship_logical_left_shift(const struct bitship_unary *p, const void *x, void *out);
 int bitship_arithmetic_right_shift(const struct bitship_unary *p, const void *x, void *out);
-/* x int8, table 256 entries of out_dtype (int8 or int16): out = table[x + 128]. */
+/* x int8, table 256 entries of out_dtype (int8 or int16): out = table[x + 128].
+ * x int16, table 513 entries of int16: between entries (x + 32768) / 128 and the next, interpolated. */
 int bitship_table(const struct bitship_unary *p, const void *x, const void *table, void *out);
 
 /* x of `shape`, reduced along every axis whose `reduced` is 1, which stay as extent 1.
@@ -257,6 +258,68 @@ struct bitship_softmax {
     int32_t channels;
 };
 int bitship_softmax(const struct bitship_softmax *p, const int8_t *x, const int32_t *exp_table, int8_t *out);
+
+/* x [rows, channels] int8 or int16; multiplier, bias [period] int32, period divides channels; out int8 or
+ * int16. z is the normalised value, Q20 (layer_norm, rms_norm) or as I-ViT has it (i_layer_norm):
+ * out = clamp(((z * multiplier + (bias << (shift - 16)) + 2^(shift - 1)) >> shift) + output_zero_point). */
+struct bitship_norm {
+    int32_t x_dtype;
+    int32_t out_dtype;
+    int32_t rows;
+    int32_t channels;
+    int32_t period;
+    int32_t shift;            /* 16 to 62 */
+    int32_t input_zero_point; /* rms_norm */
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int64_t epsilon; /* layer_norm and rms_norm: channels^2 times the variance's, below 2^61 */
+};
+int bitship_layer_norm(const struct bitship_norm *p, const void *x, const int32_t *multiplier,
+                       const int32_t *bias, void *out);
+int bitship_rms_norm(const struct bitship_norm *p, const void *x, const int32_t *multiplier,
+                     const int32_t *bias, void *out);
+int bitship_i_layer_norm(const struct bitship_norm *p, const void *x, const int32_t *multiplier,
+                         const int32_t *bias, void *out);
+
+/* x [rows, channels] int8, channels <= 65535; exp_table [256] int16, never negative; out int16, scale 2^-15.
+ * masked: -128 takes no part. */
+struct bitship_table_softmax {
+    int32_t rows;
+    int32_t channels;
+    int32_t masked;
+};
+int bitship_table_softmax(const struct bitship_table_softmax *p, const int8_t *x, const int16_t *exp_table,
+                          int16_t *out);
+
+/* x [batch, rows, depth] int8; v [batch, depth, columns] int8; exp_table [256] uint8; out [batch, rows,
+ * columns] int8 or int16. requant rounds once. tile: rows whose codes are held at once, 1 to 8. */
+struct bitship_softmax_matmul {
+    int32_t batch;
+    int32_t rows;
+    int32_t depth;
+    int32_t columns;
+    int32_t v_zero_point;
+    int32_t masked;
+    int32_t tile;
+    const struct bitship_rescale *requant;
+};
+int32_t bitship_softmax_matmul_scratch_bytes(const struct bitship_softmax_matmul *p);
+int bitship_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t *x, const int8_t *v,
+                           const uint8_t *exp_table, void *scratch, int32_t scratch_bytes, void *out);
+
+/* x [rows, channels] int8. below[d] is ShiftExp(-d) for d in 0..255; shiftgelu: zero[m + 128] is ShiftExp(-m)
+ * for a row's maximum m in -128..127. shiftmax: out int16, scale 2^-15; shiftgelu: out x times its gate,
+ * int32 or as requant says. */
+struct bitship_shift_exp {
+    int32_t rows;
+    int32_t channels;
+    const int32_t *below;
+    const int32_t *zero;
+    const struct bitship_rescale *requant;
+};
+int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t *out);
+int bitship_shiftgelu(const struct bitship_shift_exp *p, const int8_t *x, void *out);
 
 /* The host's library alone: convolutions whose weights are packed once for this processor's instructions, the
  * same bits. A level is 0 (none), 1 (AVX2) or 2 (AVX512-VNNI too); any up to bitship_host_level() may be

@@ -13,8 +13,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A .tflite, .onnx, .pt2 or .bitship file, or package.module:factory that returns a torch module, "
-        "(module, calibration batches), or a Graph.",
+        help="A .tflite, .onnx, .pt2 or .bitship file, the name of a shipped model such as vit_micro, or "
+        "package.module:factory that returns a torch module, (module, calibration batches), or a Graph.",
     ),
 ]
 Calibration = Annotated[

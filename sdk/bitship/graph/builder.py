@@ -10,10 +10,14 @@ from bitship.graph.ops import AnyOp
 
 
 class GraphBuilder:
-    """Collects ports, constants and nodes; types are inferred as nodes are added, names are made unique."""
+    """Collects ports, constants and nodes; types are inferred as nodes are added, names are made unique.
 
-    def __init__(self, name: str) -> None:
+    fold  compute a node whose operands are all constant at once, and add a constant instead
+    """
+
+    def __init__(self, name: str, fold: bool = False) -> None:
         self.name = name
+        self.fold = fold
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, Array] = {}
         self._by_bytes: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -52,6 +56,9 @@ class GraphBuilder:
             self.types[name] = op.infer(*(self.types[i] for i in inputs))
         except GraphError as e:
             raise type(e)(f"{self.name}: node '{name}': {e}") from None
+        if self.fold and all(i in self.constants for i in inputs):
+            del self.types[name]
+            return self.constant(name, op.run(*(self.constants[i] for i in inputs)))
         self._nodes.append(Node(op, tuple(inputs), name))
         return name
 

@@ -133,6 +133,12 @@ def _empty(t: TensorType) -> Array:
 
 def execute(program: Program, *inputs: Array) -> tuple[Array, ...]:
     """Run a prepared graph; inputs are checked already. Safe from several threads at once."""
+    values, graph = _values(program, inputs), program.graph
+    return tuple(_owned(values[p.name], inputs, graph) for p in graph.outputs)
+
+
+def _values(program: Program, inputs: tuple[Array, ...]) -> dict[str, Array]:
+    """Run a prepared graph and return the tensors that were not freed."""
     ffi, graph = kernels.load().ffi, program.graph
     values: dict[str, Array] = dict(program.constants)
     values.update((p.name, np.asarray(a, order="C")) for p, a in zip(graph.inputs, inputs, strict=True))
@@ -157,7 +163,19 @@ def execute(program: Program, *inputs: Array) -> tuple[Array, ...]:
                 _refuse(graph, step, error)
         for name in frees:
             del values[name]
-    return tuple(_owned(values[p.name], inputs, graph) for p in graph.outputs)
+    return values
+
+
+def _program(graph: Graph) -> Program:
+    program: Program | None = graph.__dict__.get(_CACHE)
+    return graph.__dict__.setdefault(_CACHE, prepare(graph)) if program is None else program
+
+
+def trace(graph: Graph, *inputs: Array) -> dict[str, Array]:
+    """Run a graph and return every tensor it computes by name, and its inputs and constants."""
+    graph.check_inputs(inputs)
+    program = _program(graph)
+    return _values(replace(program, frees=((),) * len(program.steps)), inputs)
 
 
 def _owned(value: Array, inputs: tuple[Array, ...], graph: Graph) -> Array:
@@ -177,7 +195,4 @@ def _refuse(graph: Graph, step: _Step, error: int) -> None:
 def run(graph: Graph, *inputs: Array) -> tuple[Array, ...]:
     """Return the outputs of a graph for inputs of its exact shapes and dtypes; GraphError otherwise."""
     graph.check_inputs(inputs)
-    program: Program | None = graph.__dict__.get(_CACHE)
-    if program is None:
-        program = graph.__dict__.setdefault(_CACHE, prepare(graph))
-    return execute(program, *inputs)
+    return execute(_program(graph), *inputs)

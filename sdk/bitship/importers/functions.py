@@ -5,6 +5,7 @@ Transcendental ones are irrational at every rational argument but a few (Lindema
 """
 
 import decimal
+import functools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -94,25 +95,73 @@ def relu(x: Fraction) -> Fraction:
     return max(x, Fraction(0))
 
 
+@functools.lru_cache(maxsize=256)
 def leaky_relu(slope: float) -> Function:
     """``x`` above zero, ``slope * x`` below."""
     return lambda x: x if x >= 0 else x * Fraction(slope)
 
 
+@functools.lru_cache(maxsize=256)
 def elu(alpha: float) -> Function:
     """``x`` above zero, ``alpha * (e^x - 1)`` below."""
     return lambda x: x if x >= 0 else Fraction(alpha) * (exp(x) - 1)
 
 
+@functools.lru_cache(maxsize=256)
 def clamp(low: float, high: float) -> Function:
     """X limited to [low, high]; infinite limits are open ends."""
     ends = [Fraction(v) if math.isfinite(v) else Fraction(10) ** 30 * (1 if v > 0 else -1) for v in (low, high)]
     return lambda x: clip(x, ends[0], ends[1])
 
 
+@functools.lru_cache(maxsize=256)
 def affine(factor: float, offset: float) -> Function:
     """``factor * x + offset``."""
     return lambda x: x * Fraction(factor) + Fraction(offset)
+
+
+@functools.lru_cache(maxsize=256)
+def power(exponent: Fraction) -> Function:
+    """``x`` to a rational power; negative x only to whole powers, and 0 to a negative power is 10^30."""
+
+    def raised(x: Fraction) -> Fraction:
+        if exponent.denominator == 1 and (x != 0 or exponent >= 0):
+            return x ** int(exponent)
+        if x <= 0:
+            return Fraction(0) if exponent > 0 or x < 0 else Fraction(10) ** 30
+        return Fraction(_CONTEXT.power(_decimal(x), _decimal(exponent)))
+
+    return raised
+
+
+def reciprocal(x: Fraction) -> Fraction:
+    """``1 / x``; 10^30 at 0."""
+    return 1 / x if x else Fraction(10) ** 30
+
+
+def softplus(x: Fraction) -> Fraction:
+    """``log(1 + e^x)``."""
+    return x if x > 100 else Fraction(_CONTEXT.ln(_decimal(1 + exp(x))))
+
+
+def mish(x: Fraction) -> Fraction:
+    """``x * tanh(softplus(x))`` (Misra, arXiv 1908.08681)."""
+    return x * tanh(softplus(x))
+
+
+def log(x: Fraction) -> Fraction:
+    """Natural logarithm; -10^30 at 0 and below."""
+    return Fraction(_CONTEXT.ln(_decimal(x))) if x > 0 else -(Fraction(10) ** 30)
+
+
+def negative(x: Fraction) -> Fraction:
+    """``-x``."""
+    return -x
+
+
+def square(x: Fraction) -> Fraction:
+    """``x * x``."""
+    return x * x
 
 
 def round_half_up(x: Fraction) -> int:
@@ -120,15 +169,49 @@ def round_half_up(x: Fraction) -> int:
     return math.floor(x + Fraction(1, 2))
 
 
-def table(function: Function, scale: float, zero_point: int, out_scale: float, out_zero_point: int) -> Array:
-    """Return int8 [256]: entry i is ``function`` of the real value of ``i - 128``, quantized, rounded half up."""
-    step, inverse = Fraction(scale), 1 / Fraction(out_scale)
-    entries = [round_half_up(function(step * (q - zero_point)) * inverse) + out_zero_point for q in range(-128, 128)]
-    return np.array([min(max(e, -128), 127) for e in entries], np.int8)
+def within(function: Function, limits: tuple[float, float]) -> Function:
+    """Return the function with its value limited."""
+    bound = clamp(*limits)
+    return lambda x: bound(function(x))
 
 
-def exp_table(scale: float) -> Array:
-    """Return int32 [256] in Q0.31: ``exp(-scale * d)`` for softmax, one capped at 2^31 - 1."""
+@functools.lru_cache(maxsize=512)
+def table(
+    function: Function,
+    limits: tuple[float, float],
+    scale: float,
+    zero_point: int,
+    out_scale: float,
+    out_zero_point: int,
+    low: int = -128,
+    high: int = 127,
+) -> Array:
+    """Return [256] of int8, or int16 where [low, high] asks for it.
+
+    Entry i is ``function`` of the real value of ``i - 128``, within real limits, quantized, rounded half up.
+    """
+    limited, step, inverse = within(function, limits), Fraction(scale), 1 / Fraction(out_scale)
+    entries = [round_half_up(limited(step * (q - zero_point)) * inverse) + out_zero_point for q in range(-128, 128)]
+    return np.array([min(max(e, low), high) for e in entries], np.int8 if high < 128 else np.int16)
+
+
+@functools.lru_cache(maxsize=512)
+def wide_table(function: Function, limits: tuple[float, float], scale: float, out_scale: float) -> Array:
+    """Return int16 [513]: ``function`` at every 128th int16 value, zero points 0, interpolated between by ``table``.
+
+    The last entry stands for 32768, which only interpolation reads.
+    """
+    limited, step, inverse = within(function, limits), Fraction(scale), 1 / Fraction(out_scale)
+    entries = [round_half_up(limited(step * (128 * i - 32768)) * inverse) for i in range(513)]
+    return np.array([min(max(e, -32768), 32767) for e in entries], np.int16)
+
+
+@functools.lru_cache(maxsize=512)
+def exp_table(scale: float, one: int = 1 << 31, dtype: str = "int32") -> Array:
+    """Return [256]: ``one * exp(-scale * d)`` rounded half up and capped to the dtype, for the softmax ops.
+
+    int32 in Q0.31 for softmax, int16 of 32767 for table_softmax, uint8 of 255 for softmax_matmul.
+    """
     step = Fraction(scale)
-    entries = [min(round_half_up(exp(-step * d) * (1 << 31)), (1 << 31) - 1) for d in range(256)]
-    return np.array(entries, np.int64).astype(np.int32)
+    entries = [min(round_half_up(exp(-step * d) * one), int(np.iinfo(dtype).max)) for d in range(256)]
+    return np.array(entries, np.int64).astype(dtype)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import msgspec
 import numpy as np
 
 from bitship.errors import UnsupportedError
@@ -41,26 +42,41 @@ NO_LIMITS: Limits = (float("-inf"), float("inf"))
 
 @dataclass(frozen=True)
 class QParams:
-    """``real = scale * (int8 - zero_point)``, one scale for the tensor."""
+    """``real = scale * (integer - zero_point)``, one scale for the tensor.
+
+    bits  8: int8; 9 to 16: int16 that uses so many bits
+    """
 
     scale: float
     zero_point: int
+    bits: int = 8
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype that stores it."""
+        return DType.INT8 if self.bits == 8 else DType.INT16
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Lowest and highest integer."""
+        return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
 
     def integers(self, limits: Limits) -> tuple[int, int]:
-        """Return the int8 range whose reals lie within the limits (each end rounded to nearest)."""
-        ends = []
-        for limit, open_end in zip(limits, (-128, 127), strict=True):
+        """Return the integers whose reals lie within the limits (each end rounded to nearest)."""
+        found = []
+        low, high = self.ends
+        for limit, open_end in zip(limits, self.ends, strict=True):
             if abs(limit) == float("inf"):
-                ends.append(open_end)
+                found.append(open_end)
             else:
                 exact = functions.round_half_up(Fraction(limit) / Fraction(self.scale)) + self.zero_point
-                ends.append(min(max(exact, -128), 127))
-        return ends[0], ends[1]
+                found.append(min(max(exact, low), high))
+        return found[0], found[1]
 
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """An int8 tensor of the graph being built.
+    """An int8 or int16 tensor of the graph being built.
 
     name    its name in the graph
     shape   in the front end's axis order
@@ -108,13 +124,14 @@ class Integerizer:
 
     def input(self, name: str, shape: Sequence[int], q: QParams, dtype: DType = DType.INT8) -> QuantizedTensor:
         """Declare a graph input; rank 4 is an image and becomes NHWC. As uint8 its zero point is 128 higher."""
+        dtype = q.dtype if dtype is DType.INT8 else dtype
         shape, planes = tuple(shape), len(shape) == 4
         stored = tuple(shape[i] for i in STORED[4]) if planes else shape
         quant = Quant(q.scale, q.zero_point + (128 if dtype is DType.UINT8 else 0))
         return QuantizedTensor(self.b.input(name, stored, dtype, quant), shape, q, planes)
 
     def constant(self, name: str, values: Array, q: QParams) -> QuantizedTensor:
-        """Add an int8 constant given in the front end's order."""
+        """Add an integer constant given in the front end's order."""
         planes = values.ndim == 4
         stored = values.transpose(STORED[4]) if planes else values
         return QuantizedTensor(self.b.constant(name, np.ascontiguousarray(stored)), values.shape, q, planes)
@@ -155,7 +172,7 @@ class Integerizer:
     # -- requantization
 
     def epilogue(self, factors: Sequence[Fraction], out: QParams, limits: Limits = NO_LIMITS) -> Rescale:
-        """Return the rescale to int8 by one real factor or one per channel, clamped to real limits."""
+        """Return the rescale by one real factor or one per channel, clamped to real limits."""
         pairs = [quantize_multiplier(f) for f in factors]
         if len(set(pairs)) == 1:
             pairs = pairs[:1]
@@ -164,16 +181,17 @@ class Integerizer:
             tuple(m for m, _ in pairs),
             tuple(s for _, s in pairs),
             output_zero_point=out.zero_point,
+            dtype=out.dtype,
             qmin=qmin,
             qmax=max(qmin, qmax),
         )
 
     def requantize(self, name: str, x: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS) -> QuantizedTensor:
         """Return x under other parameters, clamped to real limits; x itself when nothing changes."""
-        if x.q == out and out.integers(limits) == (-128, 127):
+        if x.q == out and out.integers(limits) == out.ends:
             return x
         op = self.epilogue([Fraction(x.q.scale) / Fraction(out.scale)], out, limits)
-        op = Rescale(op.multiplier, op.shift, x.q.zero_point, op.output_zero_point, qmin=op.qmin, qmax=op.qmax)
+        op = msgspec.structs.replace(op, input_zero_point=x.q.zero_point)
         return replace(x, name=self.b.node(name, op, x.name), q=out)
 
     # -- products with constant weights
@@ -309,21 +327,28 @@ class Integerizer:
     ) -> QuantizedTensor:
         a, b = self.aligned(a, b)
         twice = 2 * max(Fraction(a.q.scale), Fraction(b.q.scale))
+        carried = 20 if a.q.bits == b.q.bits == 8 else 12
         sides = []
         for t in (a, b):
             multiplier, shift = quantize_multiplier(Fraction(t.q.scale) / twice)
             sides.append(
                 Rescale(
-                    (multiplier,), (shift,), t.q.zero_point, pre_shift=20, dtype=_I32, qmin=_I32.qmin, qmax=_I32.qmax
+                    (multiplier,),
+                    (shift,),
+                    t.q.zero_point,
+                    pre_shift=carried,
+                    dtype=_I32,
+                    qmin=_I32.qmin,
+                    qmax=_I32.qmax,
                 )
             )
-        requant = self.epilogue([twice / (1 << 20) / Fraction(out.scale)], out, limits)
+        requant = self.epilogue([twice / (1 << carried) / Fraction(out.scale)], out, limits)
         return self.result(self.b.node(name, kind(sides[0], sides[1], requant), a.name, b.name), a, out)
 
     def add(
         self, name: str, a: QuantizedTensor, b: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS
     ) -> QuantizedTensor:
-        """``a + b`` with broadcasting; operands carry 20 more bits until the one rounding that counts."""
+        """``a + b`` with broadcasting; operands carry 20 more bits (int16: 12) until the one rounding that counts."""
         return self._sum(Add, name, a, b, out, limits)
 
     def sub(
@@ -341,7 +366,16 @@ class Integerizer:
         op = Mul(a.q.zero_point, b.q.zero_point, self.epilogue([factor], out, limits))
         return self.result(self.b.node(name, op, a.name, b.name), a, out)
 
-    def unary(self, name: str, x: QuantizedTensor, function: functions.Function, out: QParams) -> QuantizedTensor:
-        """Any function of one variable, as a table of its 256 values."""
-        values = functions.table(function, x.q.scale, x.q.zero_point, out.scale, out.zero_point)
-        return replace(x, name=self.b.node(name, Table(), x.name, self.b.constant(f"{name}.table", values)), q=out)
+    def unary(
+        self, name: str, x: QuantizedTensor, function: functions.Function, out: QParams, limits: Limits = NO_LIMITS
+    ) -> QuantizedTensor:
+        """Any function of one variable: 256 entries for int8, 513 interpolated for int16 (then rescaled to int8)."""
+        if x.q.bits == 8:
+            values = functions.table(function, limits, x.q.scale, x.q.zero_point, out.scale, out.zero_point, *out.ends)
+            q = out
+        else:
+            step = out.scale if out.bits > 8 else max(abs(e - out.zero_point) for e in out.ends) * out.scale / 32767
+            q = QParams(step, 0, 16)
+            values = functions.wide_table(function, limits, x.q.scale, step)
+        y = replace(x, name=self.b.node(name, Table(), x.name, self.b.constant(f"{name}.table", values)), q=q)
+        return self.requantize(f"{name}.out", y, out)

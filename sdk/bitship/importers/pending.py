@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bitship.importers import functions
 from bitship.importers.functions import Function
 from bitship.importers.integerize import NO_LIMITS, Integerizer, Limits, QParams, QuantizedTensor
 
@@ -27,8 +26,4 @@ class Pending:
 def table(g: Integerizer, name: str, x: QuantizedTensor, function: Function) -> Pending:
     """Return a function of one variable, later clamps folded into its table."""
 
-    def emit(q: QParams, limits: Limits) -> QuantizedTensor:
-        bound = functions.clamp(*limits)
-        return g.unary(name, x, lambda v: bound(function(v)), q)
-
-    return Pending(emit)
+    return Pending(lambda q, limits: g.unary(name, x, function, q, limits))

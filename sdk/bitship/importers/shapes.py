@@ -95,7 +95,7 @@ def adaptive_avg_pool(
     if height % size[0] or width % size[1]:
         raise UnsupportedError(f"adaptive pool of {height} x {width} to {size}: the size must divide the input's")
     kernel = (height // size[0], width // size[1])
-    return g.requantize(f"{name}.out", avg_pool(g, name, x, Window(kernel, kernel), False), out, limits)
+    return avg_pool_to(g, name, x, Window(kernel, kernel), False, out, limits)
 
 
 def concat(
@@ -160,6 +160,16 @@ def take(
     size = tuple(len(chosen) if i == at else n for i, n in enumerate(stored))
     stride = tuple(step if i == at else 1 for i in range(len(stored))) if step > 1 else ()
     return g.result(g.b.node(name, Slice(begin, size, stride), x.name), x, x.q)
+
+
+def roll(g: Integerizer, name: str, x: QuantizedTensor, axis: int, shift: int) -> QuantizedTensor:
+    """Rotate along an axis: element i moves to (i + shift) modulo the extent."""
+    extent = x.shape[axis]
+    cut = -shift % extent
+    if cut == 0:
+        return x
+    parts = [take(g, f"{name}.{part}", x, axis, *ends) for part, ends in (("tail", (cut, extent)), ("head", (0, cut)))]
+    return concat(g, name, parts, axis, x.q)
 
 
 def resize(

@@ -1,6 +1,6 @@
 """Post-training quantization: a torch module and calibration data become a graph of integers alone.
 
-    torch.export  ->  PT2E (torchao) with a quantizer that annotates everything  ->  integerize
+    torch.export -> calibrate -> plan (bits and scales of every tensor) -> integer graph
 
 What cannot be an integer is a QuantizationError that names the op and the module it came from.
 """
@@ -12,10 +12,32 @@ from bitship.errors import QuantizationError
 from bitship.extras import quiet
 from bitship.graph import Graph
 from bitship.quantization.packages import require
+from bitship.quantization.prepared import Prepared
 from bitship.quantization.pt2 import load_pt2
-from bitship.quantization.recipe import RECIPES, Calibrator, Recipe, recipe_named
+from bitship.quantization.recipe import (
+    RECIPES,
+    Calibrator,
+    GeluForm,
+    Migration,
+    NormForm,
+    Recipe,
+    SoftmaxForm,
+    recipe_named,
+)
 
-__all__ = ["RECIPES", "Calibrator", "Recipe", "integerize", "load_pt2", "quantize", "simulate"]
+__all__ = [
+    "RECIPES",
+    "Calibrator",
+    "GeluForm",
+    "Migration",
+    "NormForm",
+    "Prepared",
+    "Recipe",
+    "SoftmaxForm",
+    "load_pt2",
+    "prepare",
+    "quantize",
+]
 
 
 def quantize(module: Any, calibration: Iterable[Any], recipe: Recipe | str = "int8", name: str = "") -> Graph:
@@ -31,67 +53,28 @@ def quantize(module: Any, calibration: Iterable[Any], recipe: Recipe | str = "in
     each port gives scale and zero point. Nothing of the module is changed.
 
     Raises QuantizationError (an op without integer form, missing, empty, non-finite or misshapen calibration),
-    MissingDependencyError without torch and torchao.
+    MissingDependencyError without torch.
     """
-    require("torch")
-    require("torchao.quantization.pt2e.quantize_pt2e")
-    with quiet():
-        converted = simulate(module, calibration, recipe_named(recipe) if isinstance(recipe, str) else recipe)
-        return integerize(converted, name or type(module).__name__)
+    return prepare(module, calibration, recipe, name).graph()
 
 
-def simulate(module: Any, calibration: Iterable[Any], recipe: Recipe) -> Any:
-    """Return the PT2E graph module of (dequantize, float op, quantize) that ``integerize`` takes; NCHW, in float."""
-    import torch
+def prepare(module: Any, calibration: Iterable[Any], recipe: Recipe | str = "int8", name: str = "") -> Prepared:
+    """Capture and calibrate a module as ``quantize`` does, and return it with its plan, before any graph is written.
 
-    from bitship.quantization.annotate import pt2e_quantizer
-    from bitship.quantization.capture import capture
-
-    pt2e = require("torchao.quantization.pt2e.quantize_pt2e")
+    From it come the graph, the sensitivity report, mixed precision and quantization-aware training.
+    """
+    torch = require("torch")
+    recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
     if not isinstance(module, torch.nn.Module):
         raise QuantizationError(f"module is {type(module).__name__}; a torch.nn.Module is needed")
-    items = _items(calibration)
-    first = next(items, None)
-    if first is None:
-        raise QuantizationError("calibration: no inputs; give at least one, some tens of typical ones are better")
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        captured = capture(module, first)
-    finally:
-        for m in training:
-            m.training = True
-    prepared = pt2e.prepare_pt2e(captured, pt2e_quantizer(recipe))
-    with torch.no_grad():
-        _calibrate(prepared, first)
-        for item in items:
-            _calibrate(prepared, item)
-    try:
-        return pt2e.convert_pt2e(prepared)
-    except (AssertionError, RuntimeError, ValueError) as e:
-        text = " ".join(str(e).split())[:200]
-        raise QuantizationError(f"calibration: an activation's range is not finite or not usable ({text})") from None
+    with quiet():
+        items = list(items_of(calibration))
+        if not items:
+            raise QuantizationError("calibration: no inputs; give at least one, some tens of typical ones are better")
+        return Prepared.of(module, items, recipe, name or type(module).__name__)
 
 
-def _calibrate(prepared: Any, item: tuple[Any, ...]) -> None:
-    try:
-        prepared(*item)
-    except RuntimeError as e:
-        text = " ".join(str(e).split())[:200]
-        raise QuantizationError(f"calibration: the captured module stops on an input ({text})") from None
-
-
-def integerize(converted: Any, name: str) -> Graph:
-    """Return the verified integer graph of a PT2E-converted torch.fx.GraphModule with int8 quantization throughout.
-
-    Raises QuantizationError naming an op or a tensor that stays in float.
-    """
-    from bitship.quantization.walk import Walk
-
-    return Walk(converted, name).run()
-
-
-def _items(calibration: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+def items_of(calibration: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
     """Yield one checked tuple of inputs with batch 1 at a time."""
     import torch
 

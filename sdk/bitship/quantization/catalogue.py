@@ -1,72 +1,33 @@
-"""Which aten ops the quantizer takes, and as what."""
+"""Names of captured calls, and the few families of ops whose place decides how they are quantized."""
 
-import enum
 from typing import Any
 
-from bitship.errors import QuantizationError
+ACCUMULATING = frozenset(("conv2d", "conv1d", "linear", "addmm", "add", "sub", "mul", "mean", "adaptive_avg_pool2d"))
+"""Ops whose requantization a clamp after them joins."""
 
+CLAMPS = frozenset(("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"))
 
-class Kind(enum.Enum):
-    """How an op is annotated.
+NORMS = frozenset(("layer_norm", "rms_norm", "group_norm"))
 
-    WEIGHTED  its second operand is a constant, quantized per output channel
-    OWN       inputs and result have parameters of their own
-    CLAMP     folds into an accumulating op before it, else OWN
-    UNARY     any function of one variable: a table
-    SHARED    the result has the input's parameters: elements are moved, chosen or mixed
-    SOFTMAX   the result has scale 1/256 and zero point -128
-    """
-
-    WEIGHTED = "weighted"
-    OWN = "own"
-    CLAMP = "clamp"
-    UNARY = "unary"
-    SHARED = "shared"
-    SOFTMAX = "softmax"
-
-
-_BY_KIND: dict[Kind, tuple[str, ...]] = {
-    Kind.WEIGHTED: ("conv2d", "linear"),
-    Kind.OWN: ("add", "sub", "rsub", "mul", "div", "mean", "adaptive_avg_pool2d", "matmul", "bmm"),
-    Kind.CLAMP: ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"),
-    Kind.UNARY: (
-        "hardswish",
-        "hardsigmoid",
-        "silu",
-        "sigmoid",
-        "tanh",
-        "gelu",
-        "leaky_relu",
-        "elu",
-        "neg",
-        "abs",
-        "exp",
-        "square",
-        "pow",
-    ),
-    Kind.SHARED: (
-        "max_pool2d",
-        "avg_pool2d",
-        "cat",
-        "pad",
-        "constant_pad_nd",
-        "upsample_nearest2d",
-        "upsample_bilinear2d",
-        "flatten",
-        "reshape",
-        "view",
-        "permute",
-        "transpose",
-        "squeeze",
-        "unsqueeze",
-        "slice",
-        "pixel_shuffle",
-    ),
-    Kind.SOFTMAX: ("softmax", "_softmax"),
-}
-
-CATALOGUE: dict[str, Kind] = {name: kind for kind, names in _BY_KIND.items() for name in names}
-ACCUMULATING = frozenset(("conv2d", "linear", "add", "sub", "mul", "mean", "adaptive_avg_pool2d"))
+MOVES = frozenset(
+    (
+        *("max_pool2d", "avg_pool2d", "pad", "constant_pad_nd", "upsample_nearest2d", "upsample_bilinear2d", "flatten"),
+        *(
+            "reshape",
+            "view",
+            "permute",
+            "transpose",
+            "squeeze",
+            "unsqueeze",
+            "slice",
+            "pixel_shuffle",
+            "expand",
+            "roll",
+        ),
+        *("avg_pool1d", "unflatten", "movedim", "flip", "index_select", "pixel_unshuffle", "repeat", "t", "cat"),
+    )
+)
+"""Ops that move, choose or mix elements: what is said of the result holds for the operands."""
 
 
 def op_name(node: Any) -> str:
@@ -77,15 +38,38 @@ def op_name(node: Any) -> str:
 
 def where(node: Any) -> str:
     """Say where a node is: its op, its name and the path of the module it came from."""
+    return f"op {node.target} (node '{node.name}', module '{module_path(node) or 'the model itself'}')"
+
+
+def module_path(node: Any) -> str:
+    """Return the path of the module a node came from, empty for the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
     paths = [str(entry[0]) for entry in stack.values()]
-    path = paths[-1].removeprefix("L['self'].") if paths else ""
-    return f"op {node.target} (node '{node.name}', module '{path or 'the model itself'}')"
+    return paths[-1].removeprefix("L['self'].") if paths else ""
 
 
-def kind_of(node: Any) -> Kind:
-    """Return how a call is annotated; QuantizationError when it is not in the catalogue."""
-    name = op_name(node)
-    if name not in CATALOGUE:
-        raise QuantizationError(f"{where(node)}: no integer form; allowed: {', '.join(sorted(CATALOGUE))}")
-    return CATALOGUE[name]
+def is_constant(node: Any) -> bool:
+    """Whether a node is a parameter or buffer."""
+    return bool(node.op == "get_attr")
+
+
+def folds(node: Any) -> bool:
+    """Whether a clamp becomes the limits of the accumulating op before it."""
+    before: Any = node.args[0] if node.args else None
+    return (
+        node.op == "call_function"
+        and op_name(node) in CLAMPS
+        and getattr(before, "op", "") == "call_function"
+        and op_name(before) in ACCUMULATING
+        and len(before.users) == 1
+    )
+
+
+def tensors(node: Any) -> list[Any]:
+    """Return the nodes a call reads, in order, lists flattened."""
+    found: list[Any] = []
+    for arg in node.args:
+        for item in arg if isinstance(arg, list | tuple) else (arg,):
+            if hasattr(item, "users") and item not in found:
+                found.append(item)
+    return found

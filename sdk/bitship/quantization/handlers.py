@@ -1,15 +1,22 @@
 """One handler per aten op: its operands as quantized tensors, its arguments, and the integerizer's method."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from bitship.errors import QuantizationError
-from bitship.importers import functions, pending, shapes
+from bitship.graph.ops import ShiftGelu
+from bitship.importers import attention, functions, pending, shapes
+from bitship.importers.attention import Probabilities
 from bitship.importers.functions import Function
-from bitship.importers.integerize import QuantizedTensor, Weights, Window
+from bitship.importers.integerize import Limits, QParams, QuantizedTensor, Weights, Window
 from bitship.importers.pending import Pending
-from bitship.quantization.catalogue import where
+from bitship.quantization.catalogue import op_name, where
+from bitship.quantization.recipe import GeluForm
 from bitship.quantization.walk import Walk, argument
 
 Handler = Callable[[Walk, Any], Any]
@@ -31,11 +38,17 @@ def _same_padding(node: Any, window: Window, shape: tuple[int, ...]) -> tuple[in
     return top, bottom, left, right
 
 
+def _fitting(w: Walk, node: Any, weights: Weights) -> QuantizedTensor:
+    """Return the activations of an op with weights, in bits that leave the accumulator in int32."""
+    x = w.narrow(node, node.args[0])
+    sums = np.abs(weights.values.astype(np.int64) - weights.zero_point).reshape(weights.values.shape[0], -1).sum(1)
+    return w.fitting(x, node.args[0], int(sums.max(initial=0)))
+
+
 def conv2d(w: Walk, node: Any) -> Pending:
     """Convolution with constant weights."""
-    x, weights = w.quantized(node, node.args[0]), w.values[node.args[1]]
-    if not isinstance(weights, Weights):
-        raise QuantizationError(f"{where(node)}: weights stay in float")
+    weights = w.weights(node, node.args[1])
+    x = _fitting(w, node, weights)
     bias = w.real_constant(node, argument(node, 2, "bias", None))
     padding = argument(node, 4, "padding", [0, 0])
     kernel = (int(weights.values.shape[2]), int(weights.values.shape[3]))
@@ -53,16 +66,20 @@ def conv2d(w: Walk, node: Any) -> Pending:
 
 def linear(w: Walk, node: Any) -> Pending:
     """Matrix product with constant weights."""
-    x, weights = w.quantized(node, node.args[0]), w.values[node.args[1]]
-    if not isinstance(weights, Weights):
-        raise QuantizationError(f"{where(node)}: weights stay in float")
+    weights = w.weights(node, node.args[1])
+    x = _fitting(w, node, weights)
     bias = w.real_constant(node, argument(node, 2, "bias", None))
     return Pending(lambda q, limits: w.g.linear(node.name, x, weights, bias, q, limits))
 
 
 def matmul(w: Walk, node: Any) -> Pending:
-    """Product of two computed tensors."""
-    a, b = w.quantized(node, node.args[0]), w.quantized(node, node.args[1])
+    """Product of two computed tensors; one with probabilities on the left normalises them late."""
+    left = w.values.get(node.args[0])
+    b = w.in_bits(w.quantized(node, node.args[1]), node.args[1], 8)
+    if isinstance(left, Probabilities) and not left.order:
+        return Pending(lambda q, limits: attention.softmax_matmul(w.g, node.name, left, b, q, limits))
+    a = w.quantized(node, node.args[0])
+    a = w.fitting(a, node.args[0], a.shape[-1] * 128)
     return Pending(lambda q, limits: w.g.requantize(node.name, w.g.matmul(node.name, a, b, q), q, limits))
 
 
@@ -77,9 +94,25 @@ def unary(function: Function) -> Handler:
 
 
 def gelu(w: Walk, node: Any) -> Pending:
-    """The error-function form or the tanh form."""
+    """The error-function form or the tanh form, or I-ViT's."""
+    if w.recipe.gelu is GeluForm.SHIFTGELU:
+        return shiftgelu(w, node)
     tanh = argument(node, 1, "approximate", "none") == "tanh"
     return table(w, node, functions.gelu_tanh if tanh else functions.gelu)
+
+
+def shiftgelu(w: Walk, node: Any) -> Pending:
+    """I-ViT's gelu over the rows of the last axis."""
+    x = w.g.natural(w.in_bits(w.quantized(node, node.args[0]), node.args[0], 8))
+    if x.q.zero_point != 0:
+        raise QuantizationError(f"{where(node)}: ShiftGELU needs zero point 0; the recipe must be symmetric")
+    unit = attention.unit_of(Fraction(x.q.scale) * Fraction(1702, 1000))
+
+    def emit(q: QParams, ends: Limits) -> QuantizedTensor:
+        requant = w.g.epilogue([Fraction(x.q.scale) / 128 / Fraction(q.scale)], q, ends)
+        return w.g.result(w.g.b.node(node.name, ShiftGelu(unit, requant), x.name), x, q)
+
+    return Pending(emit)
 
 
 def leaky_relu(w: Walk, node: Any) -> Pending:
@@ -94,6 +127,11 @@ def elu(w: Walk, node: Any) -> Pending:
     return table(w, node, functions.elu(float(argument(node, 1, "alpha", 1.0))))
 
 
+def both(a: Limits, b: Limits) -> Limits:
+    """Return the limits of two clamps, the second first."""
+    return min(max(a[0], b[0]), b[1]), max(min(a[1], b[1]), b[0])
+
+
 def limits(low: Callable[[Any], Any], high: Callable[[Any], Any]) -> Handler:
     """Return the handler of a clamp whose ends are read from the node; None is open."""
 
@@ -102,6 +140,9 @@ def limits(low: Callable[[Any], Any], high: Callable[[Any], Any]) -> Handler:
         value = w.values[node.args[0]]
         if isinstance(value, Pending):
             return value.clamped((ends[0], ends[1]))
+        x = w.quantized(node, node.args[0])
+        if x.q.bits > 8:
+            return Pending(lambda q, more: w.g.requantize(node.name, x, q, both(more, (ends[0], ends[1]))))
         return table(w, node, functions.clamp(ends[0], ends[1]))
 
     return handle
@@ -138,26 +179,35 @@ def rsub(w: Walk, node: Any) -> Pending:
     return table(w, node, functions.affine(-1.0, number))
 
 
-def mul(w: Walk, node: Any) -> Pending:
-    """Product."""
+def scaled(w: Walk, x: QuantizedTensor, factor: float) -> QuantizedTensor:
+    """Return x times a positive number: the same integers under another scale."""
+    return replace(x, q=replace(x.q, scale=x.q.scale * factor))
+
+
+def mul(w: Walk, node: Any) -> Pending | QuantizedTensor:
+    """Product; one with a positive number costs nothing."""
+    for i in (0, 1):
+        number = w.number(node.args[i])
+        if number is not None and 0 < number < math.inf:
+            return scaled(w, w.quantized(node, node.args[1 - i]), number)
     return _binary(w, node, w.g.mul, lambda c, _: functions.affine(c, 0.0))
 
 
-def div(w: Walk, node: Any) -> Pending:
+def div(w: Walk, node: Any) -> Pending | QuantizedTensor:
     """Quotient by a number."""
     number = w.number(node.args[1])
     if number is None or number == 0 or node.kwargs.get("rounding_mode"):
         raise QuantizationError(f"{where(node)}: only division by a number other than 0 has an integer form")
-    divisor = Fraction(number)
-    return table(w, node, lambda v: v / divisor)
+    x = w.quantized(node, node.args[0])
+    return scaled(w, x, 1 / number) if 1 / number > 0 else table(w, node, functions.affine(1 / number, 0.0))
 
 
 def power(w: Walk, node: Any) -> Pending:
-    """``x`` to a whole power of 1 or more."""
+    """``x`` to a power of at most 8."""
     exponent = w.number(node.args[1])
-    if exponent is None or exponent != int(exponent) or not 1 <= exponent <= 8:
-        raise QuantizationError(f"{where(node)}: the exponent must be a whole number from 1 to 8")
-    return table(w, node, lambda v: v ** int(exponent))
+    if exponent is None or not 0 < exponent <= 8 or (exponent * 4) % 1:
+        raise QuantizationError(f"{where(node)}: the exponent must be a multiple of 1/4 in (0, 8]")
+    return table(w, node, functions.power(Fraction(exponent)))
 
 
 def mean(w: Walk, node: Any) -> Pending:
@@ -176,9 +226,9 @@ def adaptive_avg_pool2d(w: Walk, node: Any) -> Pending:
     return Pending(lambda q, ends: shapes.adaptive_avg_pool(w.g, node.name, x, (height, width), q, ends))
 
 
-def softmax(w: Walk, node: Any) -> QuantizedTensor:
+def softmax(w: Walk, node: Any) -> Any:
     """Softmax along one axis."""
-    return shapes.softmax(w.g, node.name, w.quantized(node, node.args[0]), int(node.args[1]))
+    return w.softmax(node, int(node.args[1]))
 
 
 HANDLERS: dict[str, Handler] = {
@@ -198,9 +248,9 @@ HANDLERS: dict[str, Handler] = {
     "sigmoid": unary(functions.sigmoid),
     "tanh": unary(functions.tanh),
     "exp": unary(functions.exp),
-    "neg": unary(lambda v: -v),
+    "neg": unary(functions.negative),
     "abs": unary(abs),
-    "square": unary(lambda v: v * v),
+    "square": unary(functions.square),
     "pow": power,
     "gelu": gelu,
     "leaky_relu": leaky_relu,
@@ -215,3 +265,16 @@ HANDLERS: dict[str, Handler] = {
     "softmax": softmax,
     "_softmax": softmax,
 }
+
+
+def handler_of(node: Any) -> Handler:
+    """Return the handler of a call; QuantizationError when its op has no integer form."""
+    from bitship.quantization.moving import MOVING
+    from bitship.quantization.norms import NORM_HANDLERS
+
+    tables = (HANDLERS, MOVING, NORM_HANDLERS)
+    for table_of in tables:
+        if op_name(node) in table_of:
+            return table_of[op_name(node)]
+    known = sorted(name for table_of in tables for name in table_of)
+    raise QuantizationError(f"{where(node)}: no integer form; allowed: {', '.join(known)}")

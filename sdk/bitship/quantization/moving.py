@@ -6,6 +6,7 @@ from typing import Any
 from bitship.errors import QuantizationError
 from bitship.importers import shapes
 from bitship.importers.integerize import QuantizedTensor, Window
+from bitship.importers.pending import Pending
 from bitship.quantization.catalogue import where
 from bitship.quantization.handlers import Handler, pair
 from bitship.quantization.walk import Walk, argument
@@ -47,14 +48,11 @@ def avg_pool2d(w: Walk, node: Any) -> QuantizedTensor:
     return shapes.avg_pool(w.g, node.name, x, window, bool(argument(node, 5, "count_include_pad", True)))
 
 
-def cat(w: Walk, node: Any) -> QuantizedTensor:
-    """Join; the parameters are the first operand's, which PT2E shares among all."""
+def cat(w: Walk, node: Any) -> Pending:
+    """Join; operands are rescaled to the result's parameters where theirs differ."""
     xs = [w.quantized(node, a) for a in node.args[0]]
-    out = xs[0].q
-    for user in node.users:
-        if "quantize_per_tensor" in str(user.target):
-            out = type(out)(float(w.scalar(user.args[1])), int(w.scalar(user.args[2])))
-    return shapes.concat(w.g, node.name, xs, int(argument(node, 1, "dim", 0)), out)
+    axis = int(argument(node, 1, "dim", 0))
+    return Pending(lambda q, limits: shapes.concat(w.g, node.name, xs, axis, q, limits))
 
 
 def pad(w: Walk, node: Any) -> QuantizedTensor:
@@ -127,6 +125,18 @@ def take(w: Walk, node: Any) -> QuantizedTensor:
     return shapes.take(w.g, node.name, x, axis, int(start or 0), stop, int(argument(node, 4, "step", 1)))
 
 
+def roll(w: Walk, node: Any) -> QuantizedTensor:
+    """Rotate along axes; without axes the flattened tensor."""
+    x = w.quantized(node, node.args[0])
+    shifts, axes = node.args[1], argument(node, 2, "dims", [])
+    if not axes:
+        flat = shapes.reshape(w.g, node.name, x, (-1,))
+        return shapes.reshape(w.g, node.name, shapes.roll(w.g, node.name, flat, 0, shifts[0]), x.shape)
+    for axis, shift in zip(axes, shifts, strict=True):
+        x = shapes.roll(w.g, node.name, x, axis, shift)
+    return x
+
+
 def pixel_shuffle(w: Walk, node: Any) -> QuantizedTensor:
     """[N, C * r * r, H, W] to [N, C, H * r, W * r]."""
     x, r = w.quantized(node, node.args[0]), int(node.args[1])
@@ -153,4 +163,5 @@ MOVING: dict[str, Handler] = {
     "transpose": transpose,
     "slice": take,
     "pixel_shuffle": pixel_shuffle,
+    "roll": roll,
 }

@@ -38,8 +38,8 @@ def load_pt2(path: str | Path) -> Graph:
     require("torchao.quantization.pt2e.quantize_pt2e")
     require("torch.ao.quantization.fx._decomposed")
     safe = rebuild(path)
-    from bitship.quantization import integerize
     from bitship.quantization.capture import normalise
+    from bitship.quantization.pairs import PairWalk
 
     with quiet():
         try:
@@ -47,7 +47,7 @@ def load_pt2(path: str | Path) -> Graph:
         except Exception as e:
             raise FormatError(f"{path}: torch.export cannot read it ({type(e).__name__})") from None
         try:
-            return integerize(normalise(module), path.stem)
+            return PairWalk(normalise(module), path.stem).run()
         except BitshipError as e:
             raise type(e)(f"{path}: {e}") from None
         except Exception as e:

@@ -1,7 +1,8 @@
-"""What a quantization is asked to do."""
+"""What a quantization is asked to do: plain data."""
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from bitship.errors import QuantizationError
 
@@ -19,25 +20,90 @@ class Calibrator(enum.Enum):
     MSE = "mse"
 
 
+class Migration(enum.Enum):
+    """What moves from the activations after a layer norm into the weights that read them; the float value stays.
+
+    NONE            nothing
+    REPARAMETERISE  every channel gets one scale and zero point: RepQ-ViT, arXiv 2212.08254
+    SMOOTH          part of every channel's range, its middle too: SmoothQuant, arXiv 2211.10438, with the bias of
+                    MPTQ-ViT, arXiv 2401.14895
+    """
+
+    NONE = "none"
+    REPARAMETERISE = "reparameterise"
+    SMOOTH = "smooth"
+
+
+class SoftmaxForm(enum.Enum):
+    """TABLE: 256-entry exponential, normalised after the product. SHIFTMAX: I-ViT's."""
+
+    TABLE = "table"
+    SHIFTMAX = "shiftmax"
+
+
+class GeluForm(enum.Enum):
+    """TABLE: exact table. SHIFTGELU: I-ViT's."""
+
+    TABLE = "table"
+    SHIFTGELU = "shiftgelu"
+
+
+class NormForm(enum.Enum):
+    """EXACT: exact statistics. I_LAYER_NORM: I-ViT's."""
+
+    EXACT = "exact"
+    I_LAYER_NORM = "i_layer_norm"
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """int8: symmetric weights per output channel, affine activations per tensor, int32 bias, one rounding.
+    """Symmetric weights per output channel, activations per tensor, int32 bias, one rounding.
 
-    percentile  in (50, 100], for Calibrator.PERCENTILE
+    percentile        in (50, 100], for Calibrator.PERCENTILE
+    weight_bits       2 to 8, stored as int8
+    layer_bits        weight bits of single layers, by their module path (``blocks.0.mlp.fc1``)
+    activation_bits   8 (affine, or symmetric) or 16 (always symmetric)
+    residual_bits     of the tensors that are added up into what a layer norm reads: 8, or 16 (symmetric)
+    symmetric         8-bit activations without zero point
+    migration_strength  of Migration.SMOOTH: share of the range that moves, in [0, 1]
     """
 
     calibrator: Calibrator = Calibrator.MINMAX
     percentile: float = 99.99
+    weight_bits: int = 8
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    activation_bits: int = 8
+    residual_bits: int = 16
+    symmetric: bool = False
+    migration: Migration = Migration.NONE
+    migration_strength: float = 0.5
+    softmax: SoftmaxForm = SoftmaxForm.TABLE
+    gelu: GeluForm = GeluForm.TABLE
+    norm: NormForm = NormForm.EXACT
 
     def __post_init__(self) -> None:
-        if not 50 < self.percentile <= 100:
-            raise QuantizationError(f"recipe: percentile {self.percentile}: (50, 100] is allowed")
+        for bits in (self.weight_bits, *self.layer_bits.values()):
+            _check(2 <= bits <= 8, f"weight bits {bits}: 2 to 8 are allowed")
+        _check(50 < self.percentile <= 100, f"percentile {self.percentile}: (50, 100] is allowed")
+        for what, bits in (("activation_bits", self.activation_bits), ("residual_bits", self.residual_bits)):
+            _check(bits in (8, 16), f"{what} {bits}: 8 and 16 are allowed")
+        _check(0 <= self.migration_strength <= 1, f"migration_strength {self.migration_strength}: [0, 1] is allowed")
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise QuantizationError(f"recipe: {message}")
 
 
 RECIPES = {
     "int8": Recipe(),
     "int8-mse": Recipe(Calibrator.MSE),
     "int8-percentile": Recipe(Calibrator.PERCENTILE),
+    "int8-repq": Recipe(migration=Migration.REPARAMETERISE),
+    "int8-smooth": Recipe(migration=Migration.SMOOTH),
+    "ivit": Recipe(symmetric=True, softmax=SoftmaxForm.SHIFTMAX, gelu=GeluForm.SHIFTGELU, norm=NormForm.I_LAYER_NORM),
+    "w8a16": Recipe(activation_bits=16),
+    "w4a8": Recipe(weight_bits=4, migration=Migration.REPARAMETERISE),
 }
 
 

@@ -82,7 +82,7 @@ def selections(graph_module: Any) -> None:
 
 
 def attention(graph_module: Any) -> None:
-    """Rewrite scaled_dot_product_attention as matmul, scale, softmax, matmul; without mask and dropout."""
+    """Rewrite scaled_dot_product_attention as matmul, scale, mask, softmax, matmul; without dropout."""
     import torch
 
     aten: Any = torch.ops.aten
@@ -90,15 +90,73 @@ def attention(graph_module: Any) -> None:
         if op_name(node) != "scaled_dot_product_attention":
             continue
         q, k, v = node.args[:3]
-        rest = [*node.args[3:], *(value for key, value in node.kwargs.items() if key != "scale")]
-        if any(rest):
-            raise QuantizationError(f"{where(node)}: masks, dropout, causal and grouped attention have no integer form")
+        names = ("attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+        given = dict(zip(names, node.args[3:], strict=False)) | dict(node.kwargs)
+        if given.get("dropout_p") or given.get("is_causal") or given.get("enable_gqa"):
+            raise QuantizationError(f"{where(node)}: dropout, causal and grouped attention have no integer form")
         insert = Inserter(graph_module, node)
-        scale = node.kwargs.get("scale") or 1 / math.sqrt(q.meta["val"].shape[-1])
+        scale = given.get("scale") or 1 / math.sqrt(q.meta["val"].shape[-1])
         turned = insert.call(aten.transpose.int, k, -2, -1)
         scores = insert.call(aten.mul.Tensor, insert.call(aten.matmul.default, q, turned), scale)
+        mask = given.get("attn_mask")
+        if mask is not None and mask.meta["val"].dtype is torch.bool:
+            out = insert.call(aten.logical_not.default, mask)
+            scores = insert.call(aten.masked_fill.Scalar, scores, out, -math.inf)
+        elif mask is not None:
+            scores = insert.call(aten.add.Tensor, scores, mask)
         weights = insert.call(aten.softmax.int, scores, -1)
         insert.replace(node, insert.call(aten.matmul.default, weights, v))
 
 
-REWRITES: tuple[Callable[[Any], None], ...] = (lists, selections, attention)
+_MASKING = -50.0  # e^-50: an added constant below this leaves an element out of a softmax
+
+
+def added_masks(graph_module: Any) -> None:
+    """Split a constant that is added to logits into what is added and what is masked out."""
+    import torch
+
+    aten: Any = torch.ops.aten
+    moving = computed(graph_module)
+    for node in calls(graph_module):
+        if op_name(node) != "add" or not all("softmax" in str(u.target) for u in node.users):
+            continue
+        for logits, constant in (node.args[:2], node.args[1::-1]):
+            if constant in moving or not hasattr(constant, "users"):
+                continue
+            value = constant_value(graph_module, constant)
+            if value.numel() < 2 or float(value.min()) > _MASKING:
+                continue
+            insert = Inserter(graph_module, node)
+            out = insert.call(aten.le.Scalar, constant, _MASKING)
+            if bool((value.masked_fill(value <= _MASKING, 0) != 0).any()):
+                part = insert.call(aten.masked_fill.Scalar, constant, out, 0.0)
+                logits = insert.call(aten.add.Tensor, logits, part)
+            insert.replace(node, insert.call(aten.masked_fill.Scalar, logits, out, -math.inf))
+            break
+
+
+def computed(graph_module: Any) -> dict[Any, None]:
+    """Return the nodes that depend on an input, in order; everything else is constant."""
+    found: dict[Any, None] = {}
+    for node in graph_module.graph.nodes:
+        if node.op == "placeholder" or any(n in found for n in node.all_input_nodes):
+            found[node] = None
+    return found
+
+
+def constant_value(graph_module: Any, node: Any) -> Any:
+    """Return what a node that depends on no input computes."""
+    import torch
+    from torch.fx.node import map_arg
+
+    if node.op == "get_attr":
+        value = graph_module
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        return value.detach()
+    known = {n: constant_value(graph_module, n) for n in node.all_input_nodes}
+    with torch.no_grad():
+        return node.target(*map_arg(node.args, known.get), **map_arg(node.kwargs, known.get))
+
+
+REWRITES: tuple[Callable[[Any], None], ...] = (lists, selections, attention, added_masks)

@@ -1,37 +1,26 @@
-"""Read a PT2E-quantized graph (dequantize, op, quantize) and write it with the integerizer."""
+"""Walk a captured aten graph and write it with the integerizer; how tensors are quantized is the subclass's."""
 
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from bitship.errors import BitshipError, QuantizationError
 from bitship.graph import Graph, GraphBuilder, Quant, verify
 from bitship.graph.base import Array
-from bitship.importers.integerize import Integerizer, QParams, QuantizedTensor, Weights
-from bitship.importers.pending import Pending
+from bitship.importers.integerize import Integerizer, QuantizedTensor, Weights
 from bitship.quantization.capture import fetch
 from bitship.quantization.catalogue import op_name, where
-
-
-@dataclass(frozen=True)
-class Real:
-    """A float tensor that is not quantized: a graph input before its quantize, or a constant."""
-
-    value: Array | None = None
-    shape: tuple[int, ...] = ()
-    name: str = ""
-
-
-Value = QuantizedTensor | Pending | Real | Weights
+from bitship.quantization.recipe import Recipe
 
 
 class Walk:
-    """State of one walk: what every node of the torch graph has become."""
+    """State of one walk: what every node of the torch graph has become.
 
-    def __init__(self, graph_module: Any, name: str) -> None:
+    values  of a node: a QuantizedTensor, a Pending or Probabilities, a torch.Tensor where it is constant, a number
+    """
+
+    def __init__(self, graph_module: Any, name: str, recipe: Recipe) -> None:
         self.module = graph_module
-        self.builder = GraphBuilder(name)
+        self.recipe = recipe
+        self.builder = GraphBuilder(name, fold=True)
         self.g = Integerizer(self.builder)
         self.values: dict[Any, Any] = {}
 
@@ -40,7 +29,7 @@ class Walk:
         outputs: list[tuple[str, Quant | None]] = []
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
-                self.values[node] = Real(shape=tuple(node.meta["val"].shape), name=node.name)
+                self.values[node] = self.placeholder(node)
             elif node.op == "get_attr":
                 self.values[node] = fetch(self.module, node)
             elif node.op == "call_function":
@@ -51,77 +40,51 @@ class Walk:
         verify(graph)
         return graph
 
-    def _guarded(self, node: Any) -> Any:
-        try:
-            return self._call(node)
-        except QuantizationError:
-            raise
-        except BitshipError as e:
-            raise QuantizationError(f"{where(node)}: {e}") from None
+    # -- what a subclass decides
 
-    def _output(self, node: Any) -> tuple[str, Quant | None]:
-        value = self.values[node]
-        if not isinstance(value, QuantizedTensor):
-            raise QuantizationError(f"output '{node.name}': it stays in float; quantize it too")
-        value = self.g.port(value)
-        return value.name, Quant(value.q.scale, value.q.zero_point)
+    def placeholder(self, node: Any) -> Any:
+        """Return what a graph input is."""
+        raise NotImplementedError
 
-    def _call(self, node: Any) -> Any:
-        from bitship.quantization.handlers import HANDLERS
-        from bitship.quantization.moving import MOVING
+    def call(self, node: Any) -> Any:
+        """Return what a call has become."""
+        raise NotImplementedError
 
-        text = str(node.target)
-        if text.startswith("quantized_decomposed.") or text.startswith("torchao."):
-            return self._pair(node, text)
-        handler = HANDLERS.get(op_name(node)) or MOVING.get(op_name(node))
-        if handler is None:
-            raise QuantizationError(f"{where(node)}: no integer form")
-        return handler(self, node)
+    def quantized(self, node: Any, arg: Any) -> QuantizedTensor:
+        """Return an operand that is quantized; QuantizationError when it is still in float."""
+        raise NotImplementedError
 
-    def _pair(self, node: Any, text: str) -> Any:
-        source = self.values[node.args[0]]
-        if "dequantize_per_channel" in text:
-            return self._channel_weights(node, source)
-        q = QParams(float(self.scalar(node.args[1])), int(self.scalar(node.args[2])))
-        if node.args[3:5] not in ((-128, 127), (-127, 127)):
-            raise QuantizationError(f"{where(node)}: range {node.args[3:5]}: int8 in [-128, 127] is needed")
-        if "dequantize" in text:
-            return source if isinstance(source, QuantizedTensor) else self._constant(node, source, q)
-        return self._quantize(node, source, q)
+    def narrow(self, node: Any, arg: Any) -> QuantizedTensor:
+        """Return an operand as an op with weights takes it."""
+        return self.quantized(node, arg)
 
-    def _quantize(self, node: Any, source: Any, q: QParams) -> QuantizedTensor:
-        if isinstance(source, Pending):
-            return source.emit(q, source.limits)
-        if isinstance(source, QuantizedTensor):
-            return self.g.requantize(f"{node.name}.requant", source, q)
-        if isinstance(source, Real):
-            first = self.g.input(source.name, source.shape, q)
-            self.values[node.args[0]] = first
-            return first
-        values = np.rint(source.double().numpy() / q.scale) + q.zero_point
-        return self.g.constant(node.name, np.clip(values, -128, 127).astype(np.int8), q)
+    def weights(self, node: Any, arg: Any) -> Weights:
+        """Return constant weights, one scale per index of their first axis."""
+        raise NotImplementedError
 
-    def _constant(self, node: Any, source: Any, q: QParams) -> QuantizedTensor | Weights:
-        values = source.numpy()
-        if values.dtype != np.int8:
-            raise QuantizationError(f"{where(node)}: constant is {values.dtype}; int8 is needed")
-        users = {op_name(u) for u in node.users}
-        if users <= {"conv2d", "linear"} and all(u.args[1] is node for u in node.users):
-            return Weights(values, (q.scale,), q.zero_point)
-        return self.g.constant(node.name, values, q)
+    def in_bits(self, x: QuantizedTensor, arg: Any, bits: int) -> QuantizedTensor:
+        """Return a tensor in so many bits or fewer."""
+        return x
 
-    def _channel_weights(self, node: Any, source: Any) -> Weights:
-        scales, zero_points, axis = (self.values[node.args[1]], self.values[node.args[2]], node.args[3])
-        values = source.numpy()
-        if axis != 0 or values.dtype != np.int8 or bool(zero_points.any()):
-            raise QuantizationError(f"{where(node)}: int8 weights, symmetric, per channel of axis 0 are needed")
-        return Weights(values, tuple(float(s) for s in scales.double().tolist()))
+    def fitting(self, x: QuantizedTensor, arg: Any, weight_sum: int) -> QuantizedTensor:
+        """Return an operand whose products with weights of this absolute sum stay in int32."""
+        return x
+
+    def softmax(self, node: Any, axis: int) -> Any:
+        """Return the softmax of a call's first operand along an axis."""
+        raise NotImplementedError
 
     # -- what handlers read with
 
+    def handle(self, node: Any) -> Any:
+        """Return what the op's handler makes of a call; QuantizationError when there is none."""
+        from bitship.quantization.handlers import handler_of
+
+        return handler_of(node)(self, node)
+
     def scalar(self, value: Any) -> Any:
         """Return a Python number given as such, or as a tensor of one element."""
-        if value in self.values:
+        if hasattr(value, "users"):
             value = self.values[value]
         return value.item() if hasattr(value, "item") else value
 
@@ -134,22 +97,33 @@ class Walk:
             return float(value.item())
         return None
 
-    def quantized(self, node: Any, arg: Any) -> QuantizedTensor:
-        """Return an operand that is quantized; QuantizationError when it is still in float."""
-        value = self.values.get(arg)
-        if not isinstance(value, QuantizedTensor):
-            raise QuantizationError(f"{where(node)}: operand '{getattr(arg, 'name', arg)}' stays in float")
-        return value
+    def constant(self, arg: Any) -> Any | None:
+        """Return the torch.Tensor of a constant operand, else None."""
+        value: Any = self.values.get(arg) if hasattr(arg, "users") else None
+        return value.detach() if hasattr(value, "numel") else None
 
     def real_constant(self, node: Any, arg: Any) -> Array | None:
         """Return a float constant operand such as a bias; None when there is none."""
         if arg is None:
             return None
-        value = self.values[arg]
-        if not hasattr(value, "numpy"):
+        value = self.constant(arg)
+        if value is None:
             raise QuantizationError(f"{where(node)}: operand '{arg.name}' must be a float constant")
         array: Array = value.double().numpy()
         return array
+
+    def _guarded(self, node: Any) -> Any:
+        try:
+            return self.call(node)
+        except QuantizationError:
+            raise
+        except BitshipError as e:
+            raise QuantizationError(f"{where(node)}: {e}") from None
+
+    def _output(self, node: Any) -> tuple[str, Quant | None]:
+        value = self.quantized(node, node)
+        value = self.g.port(value)
+        return value.name, Quant(value.q.scale, value.q.zero_point)
 
 
 def argument(node: Any, index: int, name: str, default: Any) -> Any:
@@ -159,3 +133,14 @@ def argument(node: Any, index: int, name: str, default: Any) -> Any:
 
 def _flatten(value: Any) -> list[Any]:
     return [v for item in value for v in _flatten(item)] if isinstance(value, list | tuple) else [value]
+
+
+def evaluated(walk: Walk, node: Any) -> Any | None:
+    """Return the value of a call whose operands are all constant, else None."""
+    from torch.fx.node import map_arg
+
+    sources = node.all_input_nodes
+    if any(not hasattr(walk.values.get(s), "numel") for s in sources) or op_name(node) == "":
+        return None
+    result = node.target(*map_arg(node.args, walk.values.get), **map_arg(node.kwargs, walk.values.get))
+    return result if hasattr(result, "numel") else None

@@ -29,6 +29,11 @@ def shift_exp(d: Ints, unit: int, n: int) -> Ints:
     return np.asarray(np.minimum(((r + 2 * unit) << shift) >> 1, _ONE))
 
 
+def shift_exp_tables(unit: int, n: int) -> tuple[Ints, Ints]:
+    """Return (below, zero), all values of ShiftExp on int8 rows: of x - max by max - x, of -max by max + 128."""
+    return shift_exp(-np.arange(256), unit, n), shift_exp(-np.arange(-128, 128), unit, n)
+
+
 def _check_unit(name: str, unit: int) -> None:
     check(1 <= unit <= 1 << 15, f"{name}: unit {unit} outside [1, 2^15]")
 

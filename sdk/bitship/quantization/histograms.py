@@ -1,12 +1,8 @@
-"""Range choice from a histogram, and the torchao observers that use it."""
-
-from typing import Any
+"""Range choice from a histogram."""
 
 import numpy as np
 
 from bitship.graph.base import Array
-from bitship.quantization.packages import require
-from bitship.quantization.recipe import Calibrator, Recipe
 
 _LEVELS = 255
 _STEPS = 48
@@ -40,26 +36,3 @@ def mse_range(histogram: Array, low: float, high: float) -> tuple[float, float]:
             pairs = [(o, best[1]) if end == 0 else (best[0], o) for o in options]
             best = min([best, *pairs], key=lambda p: error(*p))
     return best
-
-
-def observer(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
-    """Return torchao's observer class for activations and its arguments."""
-    import torch
-
-    pt2e = require("torchao.quantization.pt2e")
-
-    class RangeObserver(pt2e.HistogramObserver):  # type: ignore[misc, name-defined]
-        """Histogram whose range is chosen by the recipe's calibrator."""
-
-        def _non_linear_param_search(self) -> tuple[Any, Any]:
-            counts = self.histogram.double().numpy()
-            ends = (float(self.min_val), float(self.max_val))
-            if ends[0] == ends[1] or counts.sum() == 0:
-                return self.min_val, self.max_val
-            if recipe.calibrator is Calibrator.MSE:
-                chosen = mse_range(counts, *ends)
-            else:
-                chosen = percentile_range(counts, *ends, recipe.percentile)
-            return torch.tensor(chosen[0]), torch.tensor(chosen[1])
-
-    return (pt2e.MinMaxObserver if recipe.calibrator is Calibrator.MINMAX else RangeObserver), {}

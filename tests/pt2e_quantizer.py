@@ -1,52 +1,89 @@
-"""The PT2E quantizer: every float tensor of a captured graph gets a quantization, so nothing stays in float."""
+"""A PT2E quantizer that annotates every float tensor: makes the programs the .pt2 importer is tested with."""
 
+import enum
 from typing import Any
 
-from bitship.quantization.catalogue import ACCUMULATING, Kind, kind_of, op_name
-from bitship.quantization.observers import observer
+from bitship.quantization.catalogue import ACCUMULATING, folds, is_constant, op_name, tensors
 from bitship.quantization.packages import require
-from bitship.quantization.recipe import Recipe
 
 
-def is_constant(node: Any) -> bool:
-    """Whether a node is a parameter or buffer."""
-    return bool(node.op == "get_attr")
+class Kind(enum.Enum):
+    """How an op is annotated.
+
+    WEIGHTED  its second operand is a constant, quantized per output channel
+    OWN       inputs and result have parameters of their own
+    CLAMP     folds into an accumulating op before it, else OWN
+    UNARY     any function of one variable: a table
+    SHARED    the result has the input's parameters: elements are moved, chosen or mixed
+    SOFTMAX   the result has scale 1/256 and zero point -128
+    """
+
+    WEIGHTED = "weighted"
+    OWN = "own"
+    CLAMP = "clamp"
+    UNARY = "unary"
+    SHARED = "shared"
+    SOFTMAX = "softmax"
 
 
-def folds(node: Any) -> bool:
-    """Whether a clamp becomes the limits of the accumulating op before it."""
-    before = node.args[0]
-    return (
-        kind_of(node) is Kind.CLAMP
-        and before.op == "call_function"
-        and op_name(before) in ACCUMULATING
-        and len(before.users) == 1
-    )
+_BY_KIND: dict[Kind, tuple[str, ...]] = {
+    Kind.WEIGHTED: ("conv2d", "linear"),
+    Kind.OWN: ("add", "sub", "rsub", "mul", "div", "mean", "adaptive_avg_pool2d", "matmul", "bmm"),
+    Kind.CLAMP: ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"),
+    Kind.UNARY: (
+        "hardswish",
+        "hardsigmoid",
+        "silu",
+        "sigmoid",
+        "tanh",
+        "gelu",
+        "leaky_relu",
+        "elu",
+        "neg",
+        "abs",
+        "exp",
+        "square",
+        "pow",
+    ),
+    Kind.SHARED: (
+        "max_pool2d",
+        "avg_pool2d",
+        "cat",
+        "pad",
+        "constant_pad_nd",
+        "upsample_nearest2d",
+        "upsample_bilinear2d",
+        "flatten",
+        "reshape",
+        "view",
+        "permute",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "slice",
+        "pixel_shuffle",
+    ),
+    Kind.SOFTMAX: ("softmax", "_softmax"),
+}
+
+CATALOGUE: dict[str, Kind] = {name: kind for kind, names in _BY_KIND.items() for name in names}
 
 
-def tensors(node: Any) -> list[Any]:
-    """Return the nodes a call reads, in order, lists flattened."""
-    import torch
-
-    found: list[Any] = []
-    for arg in node.args:
-        for item in arg if isinstance(arg, list | tuple) else (arg,):
-            if isinstance(item, torch.fx.Node) and item not in found:
-                found.append(item)
-    return found
+def kind_of(node: Any) -> Kind:
+    """How a call is annotated."""
+    return CATALOGUE[op_name(node)]
 
 
 class Annotator:
     """Annotates one graph with one recipe's specifications."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self) -> None:
         import torch
 
         pt2e, self.specs = require("torchao.quantization.pt2e"), require("torchao.quantization.pt2e.quantizer")
 
-        kind, options = observer(recipe)
         affine = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127, "qscheme": torch.per_tensor_affine}
-        self.activation = self.specs.QuantizationSpec(observer_or_fake_quant_ctr=kind.with_args(**options), **affine)
+        self.activation = self.specs.QuantizationSpec(observer_or_fake_quant_ctr=pt2e.MinMaxObserver, **affine)
         self.constant = self.specs.QuantizationSpec(observer_or_fake_quant_ctr=pt2e.MinMaxObserver, **affine)
         self.weight = self.specs.QuantizationSpec(
             dtype=torch.int8,
@@ -114,17 +151,31 @@ class Annotator:
         self._set(node, inputs, shared)
 
 
-def pt2e_quantizer(recipe: Recipe) -> Any:
+def pt2e_quantizer() -> Any:
     """Return a torchao Quantizer that annotates everything."""
     specs = require("torchao.quantization.pt2e.quantizer")
 
     class Int8Quantizer(specs.Quantizer):  # type: ignore[misc, name-defined]
-        """int8 for every tensor."""
-
         def annotate(self, model: Any) -> Any:
-            return Annotator(recipe).annotate(model)
+            return Annotator().annotate(model)
 
         def validate(self, model: Any) -> None:
             return None
 
     return Int8Quantizer()
+
+
+def simulate(module: Any, calibration: Any) -> Any:
+    """Return the PT2E-converted program of (dequantize, float op, quantize)."""
+    import torch
+
+    from bitship.quantization import items_of
+    from bitship.quantization.capture import capture
+
+    pt2e = require("torchao.quantization.pt2e.quantize_pt2e")
+    items = list(items_of(calibration))
+    prepared = pt2e.prepare_pt2e(capture(module.eval(), items[0]), pt2e_quantizer())
+    with torch.no_grad():
+        for item in items:
+            prepared(*item)
+    return pt2e.convert_pt2e(prepared)

@@ -1,0 +1,154 @@
+/* table_softmax and softmax_matmul: exponentials by a table of 256, one division per row. */
+#include "product.h"
+
+#define MASKED (-128)
+
+static int32_t largest(const int8_t *x, int32_t n) {
+    int8_t most = x[0];
+    for (int32_t i = 1; i < n; i++) {
+        most = x[i] > most ? x[i] : most;
+    }
+    return most;
+}
+
+/* R = floor(2^(b + 30) / total) with b = bit_length(total) - 1, so R is in (2^29, 2^30]; total >= 1. */
+static int32_t reciprocal(uint32_t total, int32_t *b) {
+    *b = 0;
+    for (uint32_t rest = total; rest > 1; rest >>= 1) {
+        (*b)++;
+    }
+    return (int32_t)(((uint64_t)1 << (*b + 30)) / total);
+}
+
+/* y = min((e * R + 2^(b + 14)) >> (b + 15), 32767) of a row of exponentials e <= total. A sum of 2^18 or more
+ * has its rounding bit in the upper word of the product. */
+static void normalise(const int8_t *x, const int16_t *from, int32_t n, int32_t skip, uint32_t total,
+                      int16_t *out) {
+    int32_t b;
+    const int32_t inverse = reciprocal(total, &b);
+    const int64_t half = (int64_t)1 << (b + 14);
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t e = x[i] == skip ? 0 : from[-x[i]];
+        int32_t y;
+        if (b >= 18) {
+            y = ((int32_t)(((int64_t)e * inverse) >> 32) + ((int32_t)1 << (b - 18))) >> (b - 17);
+        } else {
+            y = (int32_t)(((int64_t)e * inverse + half) >> (b + 15));
+        }
+        out[i] = (int16_t)bitship_min(y, INT16_MAX);
+    }
+}
+
+int bitship_table_softmax(const struct bitship_table_softmax *p, const int8_t *x, const int16_t *exp_table,
+                          int16_t *out) {
+    if (p == NULL || x == NULL || exp_table == NULL || out == NULL || p->rows < 1 || p->channels < 1 ||
+        p->channels > UINT16_MAX) {
+        return BITSHIP_ERROR_ARGUMENT;
+    }
+    const int32_t skip = p->masked != 0 ? MASKED : INT32_MAX;
+    for (int32_t row = 0; row < p->rows; row++, x += p->channels, out += p->channels) {
+        const int16_t *from = exp_table + largest(x, p->channels);
+        uint32_t total = 0;
+        for (int32_t i = 0; i < p->channels; i++) {
+            const int32_t e = x[i] == skip ? 0 : from[-x[i]];
+            total += (uint32_t)e;
+        }
+        normalise(x, from, p->channels, skip, total == 0 ? 1 : total, out);
+    }
+    return BITSHIP_OK;
+}
+
+/* The codes of one row; returns their sum, at least 1. */
+static uint32_t codes(const int8_t *x, const uint8_t *exp_table, int32_t n, int32_t masked, uint8_t *e) {
+    const uint8_t *from = exp_table + largest(x, n);
+    uint32_t total = 0;
+    for (int32_t i = 0; i < n; i++) {
+        e[i] = from[-x[i]];
+        total += e[i];
+    }
+    for (int32_t i = 0; masked && i < n; i++) {
+        if (x[i] == MASKED) {
+            total -= e[i];
+            e[i] = 0;
+        }
+    }
+    return total == 0 ? 1 : total;
+}
+
+/* Requantize n columns from `first` on of a row whose codes sum to `total`: the reciprocal joins the
+ * multipliers, its power of two the shifts. What results is a rescale like any other: d in [1, 62] is
+ * proven. */
+static void finish(const struct bitship_rescale *r, uint32_t total, int32_t first, int32_t n, int32_t *acc,
+                   void *out) {
+    int32_t b, multiplier[BITSHIP_LANES];
+    int8_t shift[BITSHIP_LANES];
+    const int32_t inverse = reciprocal(total, &b);
+    const int32_t step = r->count > 1, from = first * step, count = step != 0 ? n : 1;
+    for (int32_t i = 0; i < count; i++) {
+        multiplier[i] = (int32_t)(((int64_t)r->multiplier[from + i] * inverse + ((int32_t)1 << 29)) >> 30);
+        shift[i] = (int8_t)(r->shift[from + i] - b);
+    }
+    struct bitship_rescale row = *r;
+    row.multiplier = multiplier;
+    row.shift = shift;
+    row.count = step != 0 ? 2 : 1; /* as many as lanes: their own index, or all the first */
+    bitship_finish(&row, 0, n, acc, out);
+}
+
+int32_t bitship_softmax_matmul_scratch_bytes(const struct bitship_softmax_matmul *p) {
+    return p == NULL ? 0 : p->tile * p->depth;
+}
+
+static int check(const struct bitship_softmax_matmul *p, int32_t scratch_bytes) {
+    if (p->batch < 1 || p->rows < 1 || p->depth < 1 || p->columns < 1 || p->tile < 1 ||
+        p->tile > BITSHIP_PRODUCT_ROWS || p->depth > INT32_MAX / BITSHIP_PRODUCT_ROWS || p->requant == NULL ||
+        p->requant->rounding != BITSHIP_SINGLE || p->requant->pre_shift != 0 ||
+        p->requant->input_zero_point != 0) {
+        return BITSHIP_ERROR_ARGUMENT;
+    }
+    const int error = bitship_check_rescale(p->requant, p->columns);
+    if (error != BITSHIP_OK) {
+        return error;
+    }
+    return scratch_bytes < bitship_softmax_matmul_scratch_bytes(p) ? BITSHIP_ERROR_SCRATCH : BITSHIP_OK;
+}
+
+int bitship_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t *x, const int8_t *v,
+                           const uint8_t *exp_table, void *scratch, int32_t scratch_bytes, void *out) {
+    uint32_t total[BITSHIP_PRODUCT_ROWS];
+    int32_t acc[BITSHIP_PRODUCT_ROWS * BITSHIP_LANES];
+    if (p == NULL || x == NULL || v == NULL || exp_table == NULL || scratch == NULL || out == NULL) {
+        return BITSHIP_ERROR_ARGUMENT;
+    }
+    const int error = check(p, scratch_bytes);
+    if (error != BITSHIP_OK) {
+        return error;
+    }
+    uint8_t *e = (uint8_t *)scratch;
+    struct bitship_product product = {
+        .a = scratch,
+        .a_dtype = BITSHIP_UINT8,
+        .b_zero_point = p->v_zero_point,
+        .depth = p->depth,
+        .columns = p->columns,
+    };
+    for (int32_t image = 0; image < p->batch; image++, v += (ptrdiff_t)p->depth * p->columns) {
+        for (int32_t i = 0; i < p->rows; i += p->tile) {
+            const ptrdiff_t row = (ptrdiff_t)image * p->rows + i;
+            product.rows = bitship_min(p->tile, p->rows - i);
+            for (int32_t r = 0; r < product.rows; r++) {
+                total[r] = codes(x + (row + r) * p->depth, exp_table, p->depth, p->masked,
+                                 e + (ptrdiff_t)r * p->depth);
+            }
+            for (int32_t j = 0; j < p->columns; j += BITSHIP_LANES) {
+                const int32_t n = bitship_min(BITSHIP_LANES, p->columns - j);
+                bitship_product(&product, v + j, n, acc);
+                for (int32_t r = 0; r < product.rows; r++) {
+                    finish(p->requant, total[r], j, n, acc + r * BITSHIP_LANES,
+                           bitship_at_out(out, p->requant->dtype, (row + r) * p->columns + j));
+                }
+            }
+        }
+    }
+    return BITSHIP_OK;
+}

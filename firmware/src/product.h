@@ -1,0 +1,25 @@
+/* Sums of products of rows of a and columns of b, where b is computed too: matmul and softmax_matmul. */
+#ifndef BITSHIP_PRODUCT_H
+#define BITSHIP_PRODUCT_H
+
+#include "lanes.h"
+
+#define BITSHIP_PRODUCT_ROWS 8
+
+/* a [rows, depth] int8, uint8 or int16; b [depth, columns] int8, of which n <= BITSHIP_LANES columns from b
+ * on are wanted. */
+struct bitship_product {
+    const void *a;
+    int32_t a_dtype;
+    int32_t a_zero_point;
+    int32_t b_zero_point;
+    int32_t rows; /* at most BITSHIP_PRODUCT_ROWS */
+    int32_t depth;
+    int32_t columns;
+};
+
+/* acc[i * BITSHIP_LANES + j] = sum over k of (a[i, k] - a_zero_point) * (b[k, j] - b_zero_point), modulo
+ * 2^32; the range proof says that the sum fits. */
+void bitship_product(const struct bitship_product *p, const int8_t *b, int32_t n, int32_t *acc);
+
+#endif
