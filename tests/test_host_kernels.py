@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from merged_cases import ALL_CASES
 from needs import skip_without_kernels
 from op_builders import conv as conv_case
 from op_builders import depthwise as depthwise_case
 from op_builders import fc as fc_case
-from op_cases import CASES
 
 from bitship import kernels
 from bitship.graph import Graph, spec
@@ -19,7 +19,7 @@ from bitship.graph.ops import Rounding
 skip_without_kernels()
 
 LEVELS = range(kernels.load().lib.bitship_host_level() + 1)
-PACKED = [name for name in CASES if name.startswith(("conv", "depthwise", "fc"))]
+PACKED = [n for n in ALL_CASES if n.startswith(("conv", "depthwise", "fc", "matmul", "softmax_matmul"))]
 
 
 def assert_exact_at_every_level(graph: Graph, feeds: list[tuple[Array, ...]]) -> None:
@@ -37,7 +37,7 @@ def functions(graph: Graph, level: int) -> set[str]:
 
 @pytest.mark.parametrize("name", PACKED)
 def test_every_case_at_every_level(name: str) -> None:
-    assert_exact_at_every_level(*CASES[name]())
+    assert_exact_at_every_level(*ALL_CASES[name]())
 
 
 def test_level_0_packs_nothing_and_the_others_pack_what_they_can() -> None:

@@ -11,8 +11,8 @@ static int32_t largest(const int8_t *x, int32_t n) {
     return most;
 }
 
-/* R = floor(2^(b + 30) / total) with b = bit_length(total) - 1, so R is in (2^29, 2^30]; total >= 1. */
-static int32_t reciprocal(uint32_t total, int32_t *b) {
+int32_t bitship_reciprocal(uint32_t total, int32_t *b) {
+    total = total == 0 ? 1 : total;
     *b = 0;
     for (uint32_t rest = total; rest > 1; rest >>= 1) {
         (*b)++;
@@ -25,7 +25,7 @@ static int32_t reciprocal(uint32_t total, int32_t *b) {
 static void normalise(const int8_t *x, const int16_t *from, int32_t n, int32_t skip, uint32_t total,
                       int16_t *out) {
     int32_t b;
-    const int32_t inverse = reciprocal(total, &b);
+    const int32_t inverse = bitship_reciprocal(total, &b);
     const int64_t half = (int64_t)1 << (b + 14);
     for (int32_t i = 0; i < n; i++) {
         const int32_t e = x[i] == skip ? 0 : from[-x[i]];
@@ -53,13 +53,12 @@ int bitship_table_softmax(const struct bitship_table_softmax *p, const int8_t *x
             const int32_t e = x[i] == skip ? 0 : from[-x[i]];
             total += (uint32_t)e;
         }
-        normalise(x, from, p->channels, skip, total == 0 ? 1 : total, out);
+        normalise(x, from, p->channels, skip, total, out);
     }
     return BITSHIP_OK;
 }
 
-/* The codes of one row; returns their sum, at least 1. */
-static uint32_t codes(const int8_t *x, const uint8_t *exp_table, int32_t n, int32_t masked, uint8_t *e) {
+uint32_t bitship_codes(const int8_t *x, const uint8_t *exp_table, int32_t n, int32_t masked, uint8_t *e) {
     const uint8_t *from = exp_table + largest(x, n);
     uint32_t total = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -72,17 +71,15 @@ static uint32_t codes(const int8_t *x, const uint8_t *exp_table, int32_t n, int3
             e[i] = 0;
         }
     }
-    return total == 0 ? 1 : total;
+    return total;
 }
 
-/* Requantize n columns from `first` on of a row whose codes sum to `total`: the reciprocal joins the
- * multipliers, its power of two the shifts. What results is a rescale like any other: d in [1, 62] is
- * proven. */
-static void finish(const struct bitship_rescale *r, uint32_t total, int32_t first, int32_t n, int32_t *acc,
-                   void *out) {
+/* What results is a rescale like any other: d in [1, 62] is proven. */
+void bitship_finish_row(const struct bitship_rescale *r, uint32_t total, int32_t first, int32_t n,
+                        int32_t *acc, void *out) {
     int32_t b, multiplier[BITSHIP_LANES];
     int8_t shift[BITSHIP_LANES];
-    const int32_t inverse = reciprocal(total, &b);
+    const int32_t inverse = bitship_reciprocal(total, &b);
     const int32_t step = r->count > 1, from = first * step, count = step != 0 ? n : 1;
     for (int32_t i = 0; i < count; i++) {
         multiplier[i] = (int32_t)(((int64_t)r->multiplier[from + i] * inverse + ((int32_t)1 << 29)) >> 30);
@@ -137,15 +134,15 @@ int bitship_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t 
             const ptrdiff_t row = (ptrdiff_t)image * p->rows + i;
             product.rows = bitship_min(p->tile, p->rows - i);
             for (int32_t r = 0; r < product.rows; r++) {
-                total[r] = codes(x + (row + r) * p->depth, exp_table, p->depth, p->masked,
-                                 e + (ptrdiff_t)r * p->depth);
+                total[r] = bitship_codes(x + (row + r) * p->depth, exp_table, p->depth, p->masked,
+                                         e + (ptrdiff_t)r * p->depth);
             }
             for (int32_t j = 0; j < p->columns; j += BITSHIP_LANES) {
                 const int32_t n = bitship_min(BITSHIP_LANES, p->columns - j);
                 bitship_product(&product, v + j, n, acc);
                 for (int32_t r = 0; r < product.rows; r++) {
-                    finish(p->requant, total[r], j, n, acc + r * BITSHIP_LANES,
-                           bitship_at_out(out, p->requant->dtype, (row + r) * p->columns + j));
+                    bitship_finish_row(p->requant, total[r], j, n, acc + r * BITSHIP_LANES,
+                                       bitship_at_out(out, p->requant->dtype, (row + r) * p->columns + j));
                 }
             }
         }

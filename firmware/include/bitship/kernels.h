@@ -339,6 +339,19 @@ int bitship_host_depthwise_conv2d_pack(int32_t level, const struct bitship_windo
 int bitship_host_depthwise_conv2d(const struct bitship_window *p, const void *x, const void *packed,
                                   void *scratch, int32_t scratch_bytes, void *out);
 
+/* Computed products: b is packed at run time into scratch, `pack` prepares the epilogue alone. */
+int32_t bitship_host_matmul_packed_bytes(int32_t level, const struct bitship_matmul *p);
+int32_t bitship_host_matmul_scratch_bytes(int32_t level, const struct bitship_matmul *p);
+int bitship_host_matmul_pack(int32_t level, const struct bitship_matmul *p, void *out);
+int bitship_host_matmul(const struct bitship_matmul *p, const void *a, const int8_t *b, const void *packed,
+                        void *scratch, int32_t scratch_bytes, void *out);
+int32_t bitship_host_softmax_matmul_packed_bytes(int32_t level, const struct bitship_softmax_matmul *p);
+int32_t bitship_host_softmax_matmul_scratch_bytes(int32_t level, const struct bitship_softmax_matmul *p);
+int bitship_host_softmax_matmul_pack(int32_t level, const struct bitship_softmax_matmul *p, void *out);
+int bitship_host_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t *x, const int8_t *v,
+                                const uint8_t *exp_table, const void *packed, void *scratch,
+                                int32_t scratch_bytes, void *out);
+
 /* cffi: end */
 
 #ifdef __cplusplus

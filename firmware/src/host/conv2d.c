@@ -1,9 +1,8 @@
 /* conv2d with packed weights: gather the patches of a block of pixels, then 8 pixels by 32 channels at a
  * time. */
-#include "packed.h"
+#include "dot.h"
 
 #define BLOCK 64 /* pixels gathered at once; their patches stay in the second-level cache */
-#define TILE 8   /* pixels whose sums stay in registers */
 
 static int32_t round_up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
@@ -47,7 +46,7 @@ int bitship_host_conv2d_pack(int32_t level, const struct bitship_window *p, cons
     h->channels = round_up(p->out_c, PANEL);
     const int32_t together = h->quads ? 4 : 2;
     h->step = round_up(depth, together);
-    bitship_host_tables(p, h);
+    bitship_host_tables(p->requant, p->out_c, 0, h);
     int32_t *sums = (int32_t *)(h + 1);
     int8_t *quads = (int8_t *)(sums + TABLES * (ptrdiff_t)h->channels);
     int16_t *pairs = (int16_t *)quads;
@@ -136,62 +135,6 @@ BITSHIP_INLINE void gather(const struct bitship_window *p, int quads, int32_t st
     }
 }
 
-/* acc[pixel * 32 + lane] of `pixels` patches by one or two panels; both counts are constants. */
-BITSHIP_INLINE BITSHIP_VNNI void dot_quads(const uint8_t *x, int32_t step, const int8_t *w,
-                                           const int32_t *bias, int32_t pixels, int32_t panels,
-                                           int32_t *acc) {
-    __m512i s[TILE][2];
-    BITSHIP_UNROLL for (int32_t i = 0; i < pixels; i++) {
-        BITSHIP_UNROLL for (int32_t j = 0; j < panels; j++) {
-            s[i][j] = _mm512_loadu_si512(bias + j * PANEL);
-        }
-    }
-    for (int32_t k = 0; k < step; k += 4, x += 4, w += 4 * PANEL) {
-        __m512i v[2];
-        BITSHIP_UNROLL for (int32_t j = 0; j < panels; j++) {
-            v[j] = _mm512_loadu_si512(w + (ptrdiff_t)j * PANEL * step);
-        }
-        BITSHIP_UNROLL for (int32_t i = 0; i < pixels; i++) {
-            int32_t four;
-            memcpy(&four, x + (ptrdiff_t)i * step, 4);
-            const __m512i u = _mm512_set1_epi32(four);
-            BITSHIP_UNROLL for (int32_t j = 0; j < panels; j++) {
-                s[i][j] = _mm512_dpbusd_epi32(s[i][j], u, v[j]);
-            }
-        }
-    }
-    BITSHIP_UNROLL for (int32_t i = 0; i < pixels; i++) {
-        BITSHIP_UNROLL for (int32_t j = 0; j < panels; j++) {
-            _mm512_storeu_si512(acc + (i * 2 + j) * PANEL, s[i][j]);
-        }
-    }
-}
-
-/* The same from int16 pairs by one panel. */
-BITSHIP_INLINE BITSHIP_AVX2 void dot_pairs(const int16_t *x, int32_t step, const int16_t *w,
-                                           const int32_t *bias, int32_t pixels, int32_t *acc) {
-    __m256i s[4], t[4];
-    BITSHIP_UNROLL for (int32_t i = 0; i < pixels; i++) {
-        s[i] = _mm256_loadu_si256((const __m256i *)bias);
-        t[i] = _mm256_loadu_si256((const __m256i *)(bias + 8));
-    }
-    for (int32_t k = 0; k < step; k += 2, x += 2, w += 2 * PANEL) {
-        const __m256i v = _mm256_loadu_si256((const __m256i *)w),
-                      u = _mm256_loadu_si256((const __m256i *)(w + 16));
-        BITSHIP_UNROLL for (int32_t i = 0; i < pixels; i++) {
-            int32_t two;
-            memcpy(&two, x + (ptrdiff_t)i * step, 4);
-            const __m256i b = _mm256_set1_epi32(two);
-            s[i] = _mm256_add_epi32(s[i], _mm256_madd_epi16(b, v));
-            t[i] = _mm256_add_epi32(t[i], _mm256_madd_epi16(b, u));
-        }
-    }
-    BITSHIP_UNROLL for (int32_t i = 0; i < pixels; i++) {
-        _mm256_storeu_si256((__m256i *)(acc + i * PANEL), s[i]);
-        _mm256_storeu_si256((__m256i *)(acc + i * PANEL + 8), t[i]);
-    }
-}
-
 static BITSHIP_VNNI void block_quads(const struct bitship_window *p, const struct packed *h,
                                      const void *image, int32_t first, int32_t pixels, ptrdiff_t at,
                                      uint8_t *patches, void *out) {
@@ -220,7 +163,7 @@ static BITSHIP_VNNI void block_quads(const struct bitship_window *p, const struc
             }
             for (int32_t j = 0; j < 1 + two; j++) {
                 const int32_t from = c + j * PANEL, channels = bitship_min(PANEL, p->out_c - from);
-                finish_panel_512(p, h, from, channels, n, acc + j * PANEL, 2 * PANEL,
+                finish_panel_512(p->requant, h, from, channels, n, acc + j * PANEL, 2 * PANEL,
                                  (int8_t *)out + ((at + i) * p->out_c + from) * item,
                                  (ptrdiff_t)p->out_c * item);
             }
@@ -245,7 +188,7 @@ static BITSHIP_AVX2 void block_pairs(const struct bitship_window *p, const struc
             } else {
                 dot_pairs(x, h->step, w, packed_table(h, BIAS) + c, 1, acc);
             }
-            finish_panel_256(p, h, c, bitship_min(PANEL, p->out_c - c), n, acc, PANEL,
+            finish_panel_256(p->requant, h, c, bitship_min(PANEL, p->out_c - c), n, acc, PANEL,
                              (int8_t *)out + ((at + i) * p->out_c + c) * item, (ptrdiff_t)p->out_c * item);
             i += n;
         }

@@ -51,7 +51,7 @@ int bitship_host_depthwise_conv2d_pack(int32_t level, const struct bitship_windo
     const int32_t together = h->quads ? 4 : 2, chunk = h->quads ? 4 * PANEL : PANEL;
     h->channels = round_up(p->out_c, chunk);
     h->step = round_up(taps, together);
-    bitship_host_tables(p, h);
+    bitship_host_tables(p->requant, p->out_c, 0, h);
     int32_t *sums = (int32_t *)(h + 1);
     int8_t *quads = (int8_t *)(sums + TABLES * (ptrdiff_t)h->channels);
     int16_t *pairs = (int16_t *)quads;
@@ -186,7 +186,7 @@ static BITSHIP_VNNI void line_quads(const struct bitship_window *p, const struct
             chunk_quads(tap, h->step, c, mask, packed_weights(h) + (ptrdiff_t)c * h->step,
                         packed_table(h, BIAS) + c, acc);
             for (int32_t i = 0; i < n; i += PANEL) {
-                finish_panel_512(p, h, c + i, bitship_min(PANEL, n - i), 1, acc + i, 0,
+                finish_panel_512(p->requant, h, c + i, bitship_min(PANEL, n - i), 1, acc + i, 0,
                                  bitship_at_out(out, dtype, at + c + i), 0);
             }
         }
@@ -213,7 +213,7 @@ static BITSHIP_AVX2 void line_pairs(const struct bitship_window *p, const struct
             } else {
                 chunk_pairs(tap, h->step, c, n, w, packed_table(h, BIAS) + c, acc);
             }
-            finish_panel_256(p, h, c, n, 1, acc, 0, bitship_at_out(out, dtype, at + c), 0);
+            finish_panel_256(p->requant, h, c, n, 1, acc, 0, bitship_at_out(out, dtype, at + c), 0);
         }
     }
 }

@@ -42,9 +42,10 @@ struct packed {
     int32_t epilogue; /* how to finish: see below */
     int32_t lowest;   /* clamp before the zero point is added */
     int32_t highest;
-    int32_t reserved[10];
+    int32_t item; /* bytes of an element, 1 or 2, where the epilogue is not FINISH */
+    int32_t reserved[9];
 };
-enum { FINISH = 0, DOUBLE_INT8 = 1, SINGLE_INT8 = 2 }; /* FINISH: bitship_finish, any dtype and shift */
+enum { FINISH = 0, DOUBLE = 1, SINGLE = 2 }; /* to int8 or int16; FINISH: bitship_finish, anything */
 
 enum { BIAS, MULTIPLIER, LEFT, RIGHT, TABLES };
 
@@ -57,10 +58,10 @@ BITSHIP_INLINE const int8_t *packed_weights(const struct packed *h) {
 
 /* Finish `count` pixels of one panel: lanes[i * step ...] holds all 16 sums of pixel i, of which n <= 16 from
  * channel `first` on go to out + i * out_step bytes. Any epilogue. */
-static inline void finish_any(const struct bitship_window *p, int32_t first, int32_t n, int32_t count,
+static inline void finish_any(const struct bitship_rescale *r, int32_t first, int32_t n, int32_t count,
                               int32_t *lanes, int32_t step, void *out, ptrdiff_t out_step) {
     for (int8_t *to = (int8_t *)out; count > 0; count--, lanes += step, to += out_step) {
-        bitship_finish(p->requant, first, n, lanes, to);
+        bitship_finish(r, first, n, lanes, to);
     }
 }
 
@@ -94,30 +95,35 @@ BITSHIP_INLINE BITSHIP_VNNI __m512i single_512(__m512i v, __m512i m, __m512i dow
                                    _mm512_slli_epi64(_mm512_srav_epi64(odd, down_odd), 32));
 }
 
-/* finish_any for the two epilogues to int8, without leaving the registers. */
-BITSHIP_INLINE BITSHIP_VNNI void finish_panel_512(const struct bitship_window *p, const struct packed *h,
+/* The lanes of `some` as int8 or int16; all lanes are in range. */
+BITSHIP_INLINE BITSHIP_VNNI void store_512(__m512i y, int32_t item, __mmask16 some, void *to) {
+    if (item == 1) {
+        _mm_mask_storeu_epi8(to, some, _mm512_cvtepi32_epi8(y));
+    } else {
+        _mm256_mask_storeu_epi16(to, some, _mm512_cvtepi32_epi16(y));
+    }
+}
+
+/* finish_any for the epilogues to int8 and int16, without leaving the registers. */
+BITSHIP_INLINE BITSHIP_VNNI void finish_panel_512(const struct bitship_rescale *r, const struct packed *h,
                                                   int32_t first, int32_t n, int32_t count, int32_t *lanes,
                                                   int32_t step, void *out, ptrdiff_t out_step) {
     if (h->epilogue == FINISH) {
-        finish_any(p, first, n, count, lanes, step, out, out_step);
+        finish_any(r, first, n, count, lanes, step, out, out_step);
         return;
     }
-    const int doubled = h->epilogue == DOUBLE_INT8;
+    const int doubled = h->epilogue == DOUBLE;
     const __m512i m = _mm512_loadu_si512(packed_table(h, MULTIPLIER) + first),
                   left = _mm512_loadu_si512(packed_table(h, LEFT) + first),
                   right = _mm512_loadu_si512(packed_table(h, RIGHT) + first);
     const __m512i lo = _mm512_set1_epi32(h->lowest), hi = _mm512_set1_epi32(h->highest),
-                  zero_point = _mm512_set1_epi32(p->requant->output_zero_point);
+                  zero_point = _mm512_set1_epi32(r->output_zero_point);
     const __mmask16 some = (__mmask16)(0xFFFFu >> (PANEL - n));
     for (int8_t *to = (int8_t *)out; count > 0; count--, lanes += step, to += out_step) {
         __m512i y = _mm512_loadu_si512(lanes);
         y = doubled ? twice_512(_mm512_sllv_epi32(y, left), m, right) : single_512(y, m, right);
-        y = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(y, lo), hi), zero_point);
-        if (n == PANEL) {
-            _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(y));
-        } else {
-            _mm_mask_storeu_epi8(to, some, _mm512_cvtepi32_epi8(y));
-        }
+        store_512(_mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(y, lo), hi), zero_point), h->item, some,
+                  to);
     }
 }
 
@@ -148,16 +154,35 @@ BITSHIP_INLINE BITSHIP_AVX2 __m256i single_256(__m256i v, __m256i m, __m256i dow
     return _mm256_blend_epi32(y[0], _mm256_slli_epi64(y[1], 32), 0xAA);
 }
 
-BITSHIP_INLINE BITSHIP_AVX2 void finish_panel_256(const struct bitship_window *p, const struct packed *h,
+/* The first n of 16 lanes as int8 or int16; all lanes are in range. */
+BITSHIP_INLINE BITSHIP_AVX2 void store_256(__m256i low, __m256i high, int32_t item, int32_t n, void *to) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8);
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    if (n == PANEL && item == 1) {
+        _mm_storeu_si128((__m128i *)to, bytes);
+    } else if (n == PANEL) {
+        _mm256_storeu_si256((__m256i *)to, words);
+    } else {
+        int16_t done[PANEL];
+        if (item == 1) {
+            _mm_storeu_si128((__m128i *)done, bytes);
+        } else {
+            _mm256_storeu_si256((__m256i *)done, words);
+        }
+        memcpy(to, done, (size_t)(n * item));
+    }
+}
+
+BITSHIP_INLINE BITSHIP_AVX2 void finish_panel_256(const struct bitship_rescale *r, const struct packed *h,
                                                   int32_t first, int32_t n, int32_t count, int32_t *lanes,
                                                   int32_t step, void *out, ptrdiff_t out_step) {
     if (h->epilogue == FINISH) {
-        finish_any(p, first, n, count, lanes, step, out, out_step);
+        finish_any(r, first, n, count, lanes, step, out, out_step);
         return;
     }
-    const int doubled = h->epilogue == DOUBLE_INT8;
+    const int doubled = h->epilogue == DOUBLE;
     const __m256i lo = _mm256_set1_epi32(h->lowest), hi = _mm256_set1_epi32(h->highest),
-                  zero_point = _mm256_set1_epi32(p->requant->output_zero_point);
+                  zero_point = _mm256_set1_epi32(r->output_zero_point);
     __m256i m[2], left[2], right[2];
     BITSHIP_UNROLL for (int32_t i = 0; i < 2; i++) {
         m[i] = _mm256_loadu_si256((const __m256i *)(packed_table(h, MULTIPLIER) + first + 8 * i));
@@ -172,16 +197,7 @@ BITSHIP_INLINE BITSHIP_AVX2 void finish_panel_256(const struct bitship_window *p
                            : single_256(v, m[i], right[i]);
             y[i] = _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(y[i], lo), hi), zero_point);
         }
-        const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(y[0], y[1]), 0xD8);
-        const __m128i bytes =
-            _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-        if (n == PANEL) {
-            _mm_storeu_si128((__m128i *)to, bytes);
-        } else {
-            int8_t done[PANEL];
-            _mm_storeu_si128((__m128i *)done, bytes);
-            memcpy(to, done, (size_t)n);
-        }
+        store_256(y[0], y[1], h->item, n, to);
     }
 }
 
@@ -193,7 +209,9 @@ static inline int32_t packed_quads(int32_t level, const struct bitship_window *p
            p->input_zero_point >= -128 && p->input_zero_point <= 127;
 }
 
-/* Fill the head and every table but the bias's. */
-void bitship_host_tables(const struct bitship_window *p, struct packed *h);
+/* Fill the head and every table but the bias's for `channels` columns. most_left: the largest shift that a
+ * SINGLE epilogue may have. */
+void bitship_host_tables(const struct bitship_rescale *r, int32_t channels, int32_t most_left,
+                         struct packed *h);
 
 #endif

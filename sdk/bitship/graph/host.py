@@ -63,11 +63,17 @@ def _new_struct(ffi: Any, struct: CStruct, keep: list[Any]) -> Any:
     return pointer
 
 
+# Functions with a packed form. True: the second and later operands are constants, packed once and gone; False: they
+# are computed, and what is packed is the epilogue.
+_PACKED = {"conv2d": True, "depthwise_conv2d": True, "matmul": False, "softmax_matmul": False}
+
+
 def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[str, Array]) -> Call | None:
-    """Return the call that reads this layer's weights packed for the processor, and pack them; None without one."""
+    """Return the call of the processor's packed kernel, and pack what it reads; None without one."""
     ffi, lib = kernels.load()
     name = call.function.removeprefix("bitship_")
-    if name not in ("conv2d", "depthwise_conv2d") or any(i not in graph.constants for i in call.operands[1:]):
+    whole = _PACKED.get(name)
+    if whole is None or (whole and any(i not in graph.constants for i in call.operands[1:])):
         return None
     function = f"bitship_host_{name}"
     size = getattr(lib, f"{function}_packed_bytes")(level, params)
@@ -75,12 +81,13 @@ def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[s
     if size == 0 or scratch == 0:
         return None
     packed = _aligned(size)
-    weights, bias = (_pointer(ffi, graph.constants[i]) for i in call.operands[1:])
-    if getattr(lib, f"{function}_pack")(level, params, weights, bias, _pointer(ffi, packed)):
+    sources = [_pointer(ffi, graph.constants[i]) for i in call.operands[1:]] if whole else []
+    if getattr(lib, f"{function}_pack")(level, params, *sources, _pointer(ffi, packed)):
         return None
-    operand = f"{call.operands[1]} packed for {call.output}"
+    operand = f"packed for {call.output}"
     constants[operand] = packed
-    return replace(call, function=function, operands=(call.operands[0], operand), scratch_bytes=scratch)
+    kept = call.operands[:1] if whole else call.operands
+    return replace(call, function=function, operands=(*kept, operand), scratch_bytes=scratch)
 
 
 def _aligned(size: int) -> Array:

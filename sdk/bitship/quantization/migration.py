@@ -51,11 +51,11 @@ def factors(low: Array, high: Array, weights: Sequence[Array], recipe: Recipe) -
     return factor, middle
 
 
-def migrate(graph_module: Any, norms: Sequence[Any], channels: dict[str, tuple[Array, Array]], recipe: Recipe) -> None:
+def migrate(graph_module: Any, channels: dict[str, tuple[Array, Array]], recipe: Recipe) -> None:
     """Rewrite the norms and their readers in place, by the ranges of their channels."""
     import torch
 
-    for norm in norms:
+    for norm in norms_before_layers(graph_module):
         if norm.name not in channels:
             continue
         layers = list(norm.users)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitship.graph import Graph
+from bitship.graph.base import Array
+from bitship.quantization.migration import migrate, norms_before_layers
 from bitship.quantization.plan import Plan, make_plan
 from bitship.quantization.planned import PlannedWalk
 from bitship.quantization.ranges import calibrate
@@ -19,44 +21,27 @@ Item = tuple[Any, ...]
 class Prepared:
     """A module ready to become integers.
 
-    module  the captured torch.fx.GraphModule in float, rewritten and folded
-    items   the calibration inputs, batch 1 each
-    plan    bits and ranges of every tensor
+    module    the captured torch.fx.GraphModule in float, rewritten and folded
+    items     the calibration inputs, batch 1 each
+    plan      bits and ranges of every tensor
+    channels  ranges per channel that decided a migration; empty without one
     """
 
     name: str
     module: Any
     items: Sequence[Item]
     plan: Plan
+    channels: dict[str, tuple[Array, Array]]
 
     @classmethod
     def of(cls, module: Any, items: Sequence[Item], recipe: Recipe, name: str) -> "Prepared":
         """Capture a torch.nn.Module in eval mode and calibrate it."""
-        from bitship.quantization.capture import capture
-
-        training = [m for m in module.modules() if m.training]
-        module.eval()
-        try:
-            captured = capture(module, items[0])
-        finally:
-            for m in training:
-                m.training = True
-        return cls.of_captured(captured, items, recipe, name)
-
-    @classmethod
-    def of_captured(cls, captured: Any, items: Sequence[Item], recipe: Recipe, name: str) -> "Prepared":
-        """Calibrate a captured module; migrates ranges into weights first where the recipe says so."""
-        from bitship.quantization.handlers import handler_of
-        from bitship.quantization.migration import migrate, norms_before_layers
-
-        for node in computed(captured):  # refuse an op without integer form before anything is calibrated
-            if node.op == "call_function":
-                handler_of(node)
+        captured = capture_eval(module, items[0])
+        channels: dict[str, tuple[Array, Array]] = {}
         if recipe.migration is not Migration.NONE:
-            norms = norms_before_layers(captured)
-            seen = calibrate(captured, items, recipe, channels=norms)
-            migrate(captured, norms, seen.channels, recipe)
-        return cls(name, captured, items, make_plan(captured, calibrate(captured, items, recipe), recipe))
+            channels = calibrate(captured, items, recipe, channels=norms_before_layers(captured)).channels
+            migrate(captured, channels, recipe)
+        return cls(name, captured, items, make_plan(captured, calibrate(captured, items, recipe), recipe), channels)
 
     def graph(self) -> Graph:
         """Return the verified integer graph for batch 1."""
@@ -70,3 +55,25 @@ class Prepared:
     def sensitivity(self, items: Sequence[Item] = ()) -> Sensitivity:
         """Return the signal-to-noise ratio of every tensor, float against integer, on inputs (by default 4 known)."""
         return sensitivity(self, items or self.items[:4])
+
+    def recalibrate(self) -> None:
+        """Take the ranges anew from the module's weights as they are now."""
+        self.plan.ranges = calibrate(self.module, self.items, self.plan.recipe)
+
+
+def capture_eval(module: Any, example: Item) -> Any:
+    """Return a captured module whose every computed op has a handler; training flags are left as they were."""
+    from bitship.quantization.capture import capture
+    from bitship.quantization.handlers import handler_of
+
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        captured = capture(module, example)
+    finally:
+        for m in training:
+            m.training = True
+    for node in computed(captured):  # refuse an op without integer form before anything is calibrated
+        if node.op == "call_function":
+            handler_of(node)
+    return captured
