@@ -146,6 +146,7 @@ TRANSFORMER_CASES: dict[str, Callable[[], Case]] = {
         "shiftmax": lambda n: plain(n, Shiftmax(17), (3, 4, 65)),
         "shiftmax_one_unit": lambda n: plain(n, Shiftmax(1), (5, 9)),
         "shiftmax_fine": lambda n: plain(n, Shiftmax(1 << 15), (2, 197)),
+        "shiftmax_masked": lambda n: _with_rows(plain(n, Shiftmax(20, True), (3, 49)), _masked_rows((3, 49))),
         "shiftmax_one": lambda n: plain(n, Shiftmax(12), (3, 1)),
         "shiftgelu": lambda n: plain(n, ShiftGelu(12), (3, 5, 64)),
         "shiftgelu_int8": lambda n: plain(n, ShiftGelu(25, requant(rng(n), 1, 1 / 128, S, -7)), (4, 33)),

@@ -200,9 +200,7 @@ def lower_softmax_matmul(
     return GemmKernel(fn, isa, product, made.codes, out).write()
 
 
-def lower_table_softmax(
-    fn: Function, op: TableSoftmax, x: Buffer, table: Operand, out: Buffer, shape: Shape
-) -> None:
+def lower_table_softmax(fn: Function, op: TableSoftmax, x: Buffer, table: Operand, out: Buffer, shape: Shape) -> None:
     """Largest element, sum of codes, then every quotient, one element after the other."""
     assert table.value is not None, "proven constant"
     length = shape[-1]

@@ -29,7 +29,9 @@ bitship_constants:
 .balign 64
 .section .note.GNU-stack,"",%progbits
 """
-_EXPORTS = "{ global: bitship_run; bitship_set_threads; bitship_inputs; bitship_outputs; bitship_*put_bytes; local: *; };\n"
+_EXPORTS = (
+    "{ global: bitship_run; bitship_set_threads; bitship_inputs; bitship_outputs; bitship_*put_bytes; local: *; };\n"
+)
 _FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-g0", "-fno-ident", "-fno-asynchronous-unwind-tables")
 
 

@@ -334,4 +334,3 @@ class Micro:
         if k.flip is not None:
             a = a ^ k.flip.load(0, isa.lanes)
         return bits(a, isa.element, isa.lanes * isa.k_step)
-

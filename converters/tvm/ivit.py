@@ -5,7 +5,7 @@ import numpy as np
 from bitship.converters.tvm.copy import Shape
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.requant import Epilogue
-from bitship.converters.tvm.tir import Buffer, Expr, Function, cast, const, i32, maximum, minimum
+from bitship.converters.tvm.tir import Buffer, Expr, Function, cast, const, i32, maximum, minimum, select
 from bitship.converters.tvm.wide import quotient
 from bitship.graph.ops import ShiftGelu, Shiftmax
 from bitship.graph.ops.ivit import SHIFTGELU_N, SHIFTMAX_N, shift_exp
@@ -30,16 +30,21 @@ def lower_shiftmax(fn: Function, op: Shiftmax, x: Buffer, out: Buffer, shape: Sh
     length = shape[-1]
     table = fn.constant(shift_exp(-np.arange(256, dtype=np.int64), op.unit, SHIFTMAX_N))
     total = fn.registers("int64")
+
+    def exponential(top: Expr, i: Expr) -> Expr:
+        value = fn.let(cast(x.load(i), "int32"))
+        e = fn.let(table.load(top - value))
+        return fn.let(select(value.__eq__(i32(-128)), _c(op.unit), e)) if op.masked else e
+
     with fn.divided(int(np.prod(shape[:-1]))) as row:
         start = fn.let(row * length)
         top = _largest(fn, x, start, length)
         total.store(0, _c(0))
         with fn.loop(length) as i:
-            total.store(0, total.load(0) + table.load(top - cast(x.load(start + i), "int32")))
+            total.store(0, total.load(0) + exponential(top, start + i))
         factor = quotient(fn, _c(_ONE), fn.let(minimum(total.load(0), _c(_ONE))))
         with fn.loop(length) as i:
-            e = table.load(top - cast(x.load(start + i), "int32"))
-            out.store(start + i, cast((e * factor) >> _c(16), "int16"))
+            out.store(start + i, cast((exponential(top, start + i) * factor) >> _c(16), "int16"))
 
 
 def lower_shiftgelu(fn: Function, isa: Isa, op: ShiftGelu, x: Buffer, out: Buffer, shape: Shape) -> None:

@@ -293,7 +293,7 @@ class Function:
                 body(i * lanes, lanes)
         done = whole * lanes if lanes > 1 else 0
         if extent > done:
-            with (self.last_part() if divided else nullcontext()), self.loop(extent - done) as i:
+            with self.last_part() if divided else nullcontext(), self.loop(extent - done) as i:
                 body(i + done, 1)
 
     def finish(self, target: Any) -> list[Stage]:

@@ -136,9 +136,7 @@ def _only_reader(graph: Graph, uses: Mapping[str, list[tuple[Node, int]]], name:
     return uses[name][0][0] if len(uses[name]) == 1 else None
 
 
-def _write_through(
-    graph: Graph, node: Node, uses: Mapping[str, list[tuple[Node, int]]], found: Shortcuts
-) -> None:
+def _write_through(graph: Graph, node: Node, uses: Mapping[str, list[tuple[Node, int]]], found: Shortcuts) -> None:
     if not isinstance(node.op, _BEFORE_TABLE):
         return
     reader = _only_reader(graph, uses, node.output)
@@ -154,9 +152,7 @@ def _write_through(
         _write_transposed(graph, node, uses, found)
 
 
-def _write_transposed(
-    graph: Graph, node: Node, uses: Mapping[str, list[tuple[Node, int]]], found: Shortcuts
-) -> None:
+def _write_transposed(graph: Graph, node: Node, uses: Mapping[str, list[tuple[Node, int]]], found: Shortcuts) -> None:
     chain: list[Node] = []
     if any(view.root == node.output for view in found.views.values()):
         return

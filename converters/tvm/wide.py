@@ -134,5 +134,3 @@ def row_reciprocal(fn: Function, total: Expr) -> tuple[Expr, Expr]:
     """Return (floor(2^(b + 30) / S), b) with b = bit_length(S) - 1, for an int64 S in [1, 2^31)."""
     b = fn.let(bit_length(fn, total) - const(1, "int64"))
     return quotient(fn, const(1, "int64") << (b + const(30, "int64")), total), b
-
-

@@ -26,15 +26,17 @@ int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t
     if (error != BITSHIP_OK) {
         return error;
     }
+    const int32_t skip = p->masked != 0 ? INT8_MIN : INT32_MAX;
     for (int32_t row = 0; row < p->rows; row++, x += p->channels, out += p->channels) {
         const int32_t *from = p->below + largest(x, p->channels);
         uint32_t total = 0;
         for (int32_t i = 0; i < p->channels; i++) {
-            total = add(total, (uint32_t)from[-x[i]]);
+            total = add(total, x[i] == skip ? (uint32_t)p->masked : (uint32_t)from[-x[i]]);
         }
         const uint32_t factor = ONE / (total == 0 ? 1 : total);
         for (int32_t i = 0; i < p->channels; i++) {
-            out[i] = (int16_t)(((uint32_t)from[-x[i]] * factor) >> 16);
+            const uint32_t e = x[i] == skip ? (uint32_t)p->masked : (uint32_t)from[-x[i]];
+            out[i] = (int16_t)((e * factor) >> 16);
         }
     }
     return BITSHIP_OK;
