@@ -1,6 +1,7 @@
-"""Accuracy on real images from our own run, beside LiteRT's reference kernels on the same images.
+"""Accuracy on real images from our own run: imported models beside LiteRT's reference kernels on the same images, and
+the shipped models beside their float modules.
 
-python -m benchmarks.accuracy --data FOLDER [--json FILE]
+python -m benchmarks.accuracy [--suite tflite|cifar10] --data FOLDER [--json FILE]
 """
 
 import argparse
@@ -59,8 +60,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Accuracy on real images, beside LiteRT's reference kernels.")
     parser.add_argument("--data", type=Path, help="the folder of real models; BITSHIP_DATA when not given")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--suite", choices=("tflite", "cifar10"), default="tflite")
     args = parser.parse_args()
     folder = data_folder(args.data)
+    if args.suite == "cifar10":
+        from benchmarks import cifar10
+
+        found = cifar10.rows(folder)
+        cifar10.show(found)
+        if args.json:
+            args.json.write_bytes(msgspec.json.encode(found))
+        return 0
     results = []
     for name, path, images in JOBS:
         graph = load(folder / path)

@@ -3,7 +3,8 @@
 python -m benchmarks.train_cifar10 --data FOLDER --model vit_micro --epochs 40 --out DIR [--minutes 60]
 
 The same seed, epochs and threads give the same weights on one machine. After every epoch DIR/MODEL.training.safetensors
-holds all state, and the same command goes on from there. DIR/MODEL.safetensors holds a running average of the weights.
+holds all state, and the same command goes on from there; with fewer epochs it goes down that shorter cosine to its
+end. DIR/MODEL.safetensors holds a running average of the weights.
 """
 
 import argparse
@@ -168,14 +169,15 @@ class Training:
         try:
             with safe_open(path, "pt", device=str(self.device)) as file:
                 described = json.loads((file.metadata() or {}).get("training", "{}"))
-                done = described.pop("done", None)
-                if described != self._description():
+                done = int(described.pop("done", 0))
+                own = self._description()
+                if done > self.epochs or {**described, "epochs": self.epochs} != own:
                     raise FormatError(f"{path}: of another training ({described}); remove it or choose another --out")
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - the file is no mapping
         except (OSError, SafetensorError, ValueError) as e:
             raise FormatError(f"{path}: not a readable training state: {e}") from None
         self._restore(tensors)
-        self.done = int(done)
+        self.done = done
 
     def _restore(self, tensors: dict[str, Any]) -> None:
         self.module.load_state_dict(_under(tensors, "module."))

@@ -25,6 +25,8 @@ def shiftmax(k: Constants, op: Shiftmax, x: Value) -> Value:
     below, _ = shift_exp_tables(op.unit, SHIFTMAX_N)
     q = to(x.rows, DType.INT64)
     e = look_up(k.tensor(below), q.amax([-1], keepdim=True) - q)
+    if op.masked:
+        e = e + to(q == -128, DType.INT64) * (op.unit - e)
     total = row_total(k, e).clamp(max=_ONE)
     return Value(to(shift_right(e * ratio(_ONE, total), 16), DType.INT16))
 

@@ -18,6 +18,7 @@ from bitship.extras import require
 from bitship.graph import Graph
 
 RUNNER = Path(__file__).with_name("runner.c")
+TEAM = Path(__file__).with_name("team.c")
 _CONSTANTS = """\
 .section .rodata.bitship_constants,"a",%progbits
 .balign 64
@@ -28,7 +29,9 @@ bitship_constants:
 .balign 64
 .section .note.GNU-stack,"",%progbits
 """
-_EXPORTS = "{ global: bitship_run; bitship_inputs; bitship_outputs; bitship_*put_bytes; local: *; };\n"
+_EXPORTS = (
+    "{ global: bitship_run; bitship_set_threads; bitship_inputs; bitship_outputs; bitship_*put_bytes; local: *; };\n"
+)
 _FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-g0", "-fno-ident", "-fno-asynchronous-unwind-tables")
 
 
@@ -68,8 +71,9 @@ def build(program: Program, graph: Graph, isa: Isa, out: Path, prefix: str | Non
         (folder / "constants.S").write_text(_CONSTANTS)
         (folder / "exports.map").write_text(_EXPORTS)
         (folder / "model.c").write_text(driver(program, graph))
-        _run(cc, (*_FLAGS, "-c", "model.c", "constants.S"), folder)
-        parts = ("model.o", "constants.o", "kernels.o")
+        shutil.copyfile(TEAM, folder / "team.c")
+        _run(cc, (*_FLAGS, "-pthread", "-c", "model.c", "team.c", "constants.S"), folder)
+        parts = ("model.o", "team.o", "constants.o", "kernels.o", "-pthread")
         link = ("-shared", "-Wl,--build-id=none", "-Wl,-s", "-Wl,-z,noexecstack", "-Wl,--version-script=exports.map")
         _run(cc, (*link, "-Wl,-soname," + file_name(graph), "-o", "model.so", *parts), folder)
         shutil.copyfile(folder / "model.so", out / file_name(graph))
@@ -130,14 +134,43 @@ def driver(program: Program, graph: Graph) -> str:
         *_sizes("input", [n for _, n in program.inputs]),
         *_sizes("output", [n for _, n in program.outputs]),
     ]
-    lines += [f"void {c.function}({', '.join(['void *'] * len(c.arguments))});" for c in program.calls]
-    lines += ["EXPORT int bitship_run(const void *const *inputs, void *const *outputs)", "{"]
+    kernels = {c.function: len(c.arguments) for c in program.calls}
+    lines += [f"void {name}({'void *, ' * count}int32_t, int32_t);" for name, count in kernels.items()]
+    lines += [
+        "void bitship_barrier(int parts);",
+        "void bitship_team_run(void);",
+        "void bitship_program(int part, int parts);",
+        "static void meet(int parts)",
+        "{",
+        "    if (parts > 1) {",
+        "        bitship_barrier(parts);",
+        "    }",
+        "}",
+        "void bitship_program(int part, int parts)",
+        "{",
+    ]
+    lines += _steps(program)
+    lines += ["}", "EXPORT int bitship_run(const void *const *inputs, void *const *outputs)", "{"]
     for i, (address, nbytes) in enumerate(program.inputs):
         lines.append(f"    memcpy({_pointer(address)}, inputs[{i}], {nbytes});")
-    lines += [f"    {c.function}({', '.join(_pointer(a) for a in c.arguments)});" for c in program.calls]
+    lines.append("    bitship_team_run();")
     for i, (address, nbytes) in enumerate(program.outputs):
         lines.append(f"    memcpy(outputs[{i}], {_pointer(address)}, {nbytes});")
     return "\n".join([*lines, "    return 0;", "}", ""]).replace("void * ", "void *")
+
+
+def _steps(program: Program) -> list[str]:
+    """Return the calls in order, with a meeting of all threads before and after every call they share."""
+    lines: list[str] = []
+    for i, c in enumerate(program.calls):
+        where = "".join(f"{_pointer(a)}, " for a in c.arguments)
+        if i and (c.shared or program.calls[i - 1].shared):
+            lines.append("    meet(parts);")
+        if c.shared:
+            lines.append(f"    {c.function}({where}part, parts);")
+        else:
+            lines += ["    if (part == 0) {", f"        {c.function}({where}0, 1);", "    }"]
+    return [*lines, "    meet(parts);"]
 
 
 def _sizes(what: str, nbytes: list[int]) -> list[str]:

@@ -51,7 +51,7 @@ def nest(
     lanes: int,
     body: Callable[[list[Expr], list[int], int], None],
 ) -> None:
-    """Loop over an index space; every walk is a tuple of strides per axis.
+    """Loop over an index space, the outermost loop shared among threads; a walk is a tuple of strides per axis.
 
     ``body(offsets, steps, lanes)`` gets each walk's element offset and its stride along the vectorised last axis.
     """
@@ -59,13 +59,13 @@ def nest(
     steps = [m[-1] for m in merged]
     wide = lanes if all(s in (0, 1) for s in steps) else 1
     with ExitStack() as stack:
-        index = [stack.enter_context(fn.loop(n)) for n in shape[:-1]]
+        index = [stack.enter_context(fn.loop(n) if i else fn.divided(n)) for i, n in enumerate(shape[:-1])]
         bases = [fn.let(sum((i * s for i, s in zip(index, m, strict=False)), i32(0))) for m in merged]
 
         def chunk(at: Expr, width: int) -> None:
             body([base + at * s for base, s in zip(bases, steps, strict=True)], steps, width)
 
-        fn.chunks(shape[-1], wide, chunk)
+        fn.chunks(shape[-1], wide, chunk, divided=len(shape) == 1)
 
 
 def copy(
@@ -94,6 +94,7 @@ def lower_pad(fn: Function, op: Pad, x: Buffer, out: Buffer, shape: Shape, out_s
         out.store(at, const(op.value, out.dtype, width), width)
 
     fn.chunks(size, 64 // np.dtype(out.dtype).itemsize, fill)
+    fn.barrier()
     origin = sum(before * s for (before, _), s in zip(op.padding, strides, strict=True))
     copy(fn, x, out, shape, strides_of(shape), strides, (0, origin))
 

@@ -90,7 +90,7 @@ class DepthwiseKernel:
         tile, whole, rest = split_rows(w.ow, most)
         ragged = w.c % self.width
         full = self.blocks - (1 if ragged else 0)
-        with self.fn.loop(w.n) as n, self.fn.loop(w.oh) as y:
+        with self.fn.loop(w.n) as n, self.fn.divided(w.oh) as y:
             for first, count, used in ((0, full, self.width), (full, self.blocks - full, ragged)):
                 with self.fn.loop(count) as b0:
                     b = self.fn.let(b0 + first)

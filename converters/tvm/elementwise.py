@@ -1,4 +1,4 @@
-"""add, sub, mul, rescale, table, clamp, cast and the shifts, in vectors with a scalar tail."""
+"""add, sub, mul, rescale, clamp, cast and the shifts, in vectors with a scalar tail."""
 
 from collections.abc import Mapping
 
@@ -116,7 +116,7 @@ def lower_rescale(fn: Function, isa: Isa, op: Rescale, x: Buffer, out: Buffer, s
     bound = max(abs(value.lo - op.input_zero_point), abs(value.hi - op.input_zero_point))
     channels = shape[-1]
     whole = channels // isa.lanes
-    with fn.loop(int(np.prod(shape[:-1]))) as row:
+    with fn.divided(int(np.prod(shape[:-1]))) as row:
         start = fn.let(row * channels)
         for lanes, first, count in ((isa.lanes, 0, whole), (1, whole * isa.lanes, channels - whole * isa.lanes)):
             if not count:
@@ -128,12 +128,6 @@ def lower_rescale(fn: Function, isa: Isa, op: Rescale, x: Buffer, out: Buffer, s
                 out.store(at, epilogue.apply(fn.let(read(x, at, 1, lanes)), block), lanes)
 
 
-def lower_table(fn: Function, x: Buffer, table: Buffer, out: Buffer, size: int) -> None:
-    """Look every element up; the LLVM loop passes decide about unrolling."""
-    with fn.loop(size) as i:
-        out.store(i, table.load(cast(x.load(i), "int32") + 128))
-
-
 def lower_clamp(fn: Function, op: Clamp, x: Buffer, out: Buffer, size: int) -> None:
     """Limit every element, in its own dtype."""
     low, high = (1, 0) if x.dtype == "bool" else (op.qmin, op.qmax)
@@ -141,12 +135,12 @@ def lower_clamp(fn: Function, op: Clamp, x: Buffer, out: Buffer, size: int) -> N
     def body(at: Expr, lanes: int) -> None:
         out.store(at, clamp(x.load(at, lanes), low, high, x.dtype, lanes), lanes)
 
-    fn.chunks(size, 64 // np.dtype(x.dtype).itemsize, body)
+    fn.chunks(size, 64 // np.dtype(x.dtype).itemsize, body, divided=True)
 
 
 def lower_cast(fn: Function, op: Cast, x: Buffer, out: Buffer, size: int) -> None:
     """Convert every element."""
-    with fn.loop(size) as i:
+    with fn.divided(size) as i:
         value = x.load(i)
         if op.dtype.value == "bool":
             value = select(value.__ne__(const(0, x.dtype)), const(1, "int8"), const(0, "int8"))
@@ -161,7 +155,7 @@ def lower_shift(fn: Function, op: LogicalLeftShift | ArithmeticRightShift, x: Bu
     half = 0
     if isinstance(op, ArithmeticRightShift) and op.rounding is ShiftRounding.HALF_UP:
         half = (1 << op.amount) >> 1
-    with fn.loop(size) as i:
+    with fn.divided(size) as i:
         value = cast(x.load(i), "int64") + const(half, "int64")
         by = const(op.amount, "int64")
         out.store(i, cast(value << by if up else value >> by, out.dtype))

@@ -9,20 +9,42 @@ signed read x + 128 (offset 128), and padding holds the input zero point. The ke
 ``|start| + sum |w| * 255`` (128 for signed dots) stays below 2^31, so no partial sum wraps.
 """
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
-from bitship.converters.tvm.computed import pack_at_run_time
+from bitship.converters.tvm.computed import RunTimePacking, Strided
+from bitship.converters.tvm.dot import dot
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.narrow import channel_order, join
 from bitship.converters.tvm.requant import Epilogue
-from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, const, intrinsic, splat
+from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, const, splat
 from bitship.converters.tvm.window import Window, padded_input, split_rows, store_vector
 from bitship.graph.base import Array, Ints
 from bitship.graph.ops import Rescale
+
+
+class Scales(Protocol):
+    """Turns a vector of accumulators into scaled int32 values; see ``requant.Epilogue.scale``."""
+
+    def scale(self, value: Expr, block: Index, row: Index = 0) -> Expr:
+        """Return the scaled value of a block of channels of a row."""
+        ...
+
+
+class Rows(Protocol):
+    """Activations that are made tile by tile, and the epilogue that depends on what was made."""
+
+    def prepare(self, row: Expr, count: int) -> None:
+        """Write ``count`` rows from number ``row`` on, counted over all groups."""
+        ...
+
+    def epilogue(self, slots: list[int]) -> Scales:
+        """Return the epilogue for a panel's channel slots."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,11 @@ class Product:
     levels   element offset of the runs as (count, stride) per level, outermost first, in the padded activations
     computed  the matrices [G, L, O] where they are not constants; weights then has their shape alone, and every group
               has activations and outputs of its own (a batch)
+    offset    element of the activations where the first row begins
+    placed    elements from one group's outputs, and one row's, to the next
+    row_start [G * rows] int32, what else the accumulators of a row start at; at most row_bound in magnitude
+    unsigned  the activations are what the dot instruction takes, with no offset to add
+    rows      makes rows of activations right before they are multiplied
     """
 
     window: Window
@@ -43,7 +70,13 @@ class Product:
     input_zero_point: int
     requant: Rescale | None
     bound: int
-    computed: Buffer | None = None
+    computed: Strided | None = None
+    offset: int = 0
+    placed: tuple[int, int] | None = None
+    row_start: Buffer | None = None
+    row_bound: int = 0
+    unsigned: bool = False
+    rows: "Rows | None" = None
 
     @property
     def groups(self) -> int:
@@ -65,7 +98,7 @@ class Product:
         """Whether this level has a kernel for it and no partial sum can wrap."""
         if self.computed is not None:
             largest = abs(self.input_zero_point + isa.offset) + 128 + isa.offset
-            return isa.k_step > 0 and int(self.weights.shape[3]) * 128 * largest < 1 << 31
+            return isa.k_step > 0 and int(self.weights.shape[3]) * 128 * largest + self.row_bound < 1 << 31
         if isa.k_step == 0 or self.weights.min() < -128 or self.weights.max() > 127:
             return False
         reach = np.abs(self.start(isa)) + np.abs(self.weights).sum(axis=(2, 3)) * (128 + isa.offset)
@@ -126,13 +159,14 @@ class GemmKernel:
     def __init__(self, fn: Function, isa: Isa, product: Product, x: Buffer, out: Buffer) -> None:
         self.fn, self.isa, self.product, self.out = fn, isa, product, out
         self.window = product.window
-        widen = isa.element if isa.element != "int8" else None
+        widen = isa.element if isa.element != x.dtype else None
         self.x = padded_input(fn, x, self.window, product.input_zero_point, widen)
         self.per_group = int(product.weights.shape[1])
         self.steps = -(-int(product.weights.shape[3]) // isa.k_step)
         self.depth = int(product.weights.shape[2]) * self.steps
         # Loaded, not an immediate: LLVM would move the exclusive or before the broadcast, one instruction more.
-        self.flip = fn.constant(np.full(64, 0x80, np.uint8).view(np.int32)) if isa.offset else None
+        flipped = isa.offset and not product.unsigned
+        self.flip = fn.constant(np.full(64, 0x80, np.uint8).view(np.int32)) if flipped else None
 
     def write(self) -> None:
         """Write the whole loop nest."""
@@ -143,17 +177,58 @@ class GemmKernel:
         widest = 4 if self.isa.registers >= 24 else 2
         if columns == 1:
             widest = 8 if self.isa.registers >= 24 else 4
-        for panel in panels(self.per_group, self.isa.lanes, widest):
+        micros = [Micro(self, panel) for panel in panels(self.per_group, self.isa.lanes, widest)]
+        if self.product.computed is not None:
+            for micro in micros:
+                micro.pack()
+            self.fn.barrier()
+        if self.product.rows is not None:
+            self._write_by_rows(micros, columns)
+            return
+        for micro in micros:
+            panel = micro.panel
             most = min(max(self.isa.registers // panel.vectors, 1), 12)
             tile, whole, rest = split_rows(columns, most)
-            micro = Micro(self, panel)
             with ExitStack() as nest:
                 extents = (self.product.groups, panel.count, batch, rows)
-                g, b, n, y = (nest.enter_context(self.fn.loop(extent)) for extent in extents)
-                with self.fn.loop(whole) as t:
+                shared = self._shared(extents, whole)
+                g, b, n, y = (
+                    nest.enter_context(self.fn.divided(extent) if i == shared else self.fn.loop(extent))
+                    for i, extent in enumerate(extents)
+                )
+                with self.fn.divided(whole) if shared is None else self.fn.loop(whole) as t:
                     micro.tile(g, b, n, y, t * tile, tile)
                 if rest:
-                    micro.tile(g, b, n, y, const(whole * tile, "int32"), rest)
+                    with self.fn.last_part() if shared is None else nullcontext():
+                        micro.tile(g, b, n, y, const(whole * tile, "int32"), rest)
+
+    def _write_by_rows(self, micros: list["Micro"], columns: int) -> None:
+        """Make a tile of rows ready, then multiply it, all columns in turn, while it is near."""
+        fn, rows = self.fn, self.product.rows
+        assert rows is not None
+        most = min(max(self.isa.registers // micros[0].panel.vectors, 1), 12)
+        tile, whole, rest = split_rows(columns, most)
+        none = const(0, "int32")
+
+        def one(g: Expr, x0: Expr, count: int) -> None:
+            rows.prepare(fn.let(g * columns + x0), count)
+            for micro in micros:
+                with fn.loop(micro.panel.count) as b:
+                    micro.tile(g, b, none, none, x0, count)
+
+        with fn.loop(self.product.groups) as g:
+            with fn.divided(whole) as t:
+                one(g, fn.let(t * tile), tile)
+            if rest:
+                with fn.last_part():
+                    one(g, const(whole * tile, "int32"), rest)
+
+    @staticmethod
+    def _shared(extents: tuple[int, ...], tiles: int) -> int | None:
+        """Return which loop of (groups, blocks, images, rows) threads share; None: the tiles of a row."""
+        if tiles >= 8 or tiles >= max(extents):
+            return None
+        return max(range(len(extents)), key=lambda i: (extents[i], i))
 
 
 class Micro:
@@ -173,17 +248,26 @@ class Micro:
         self.parts = min(panel.vectors, 4)
         self.order = channel_order(self.parts, isa, p.requant)
         dealt = self._deal(slots).reshape(-1).tolist()
+        self.packing: RunTimePacking | None = None
         if p.computed is not None:
-            matrices, factor = (p.groups, int(p.weights.shape[3]), shape[1]), p.input_zero_point + isa.offset
-            self.weights, self.start = pack_at_run_time(
-                fn, isa, p.computed, matrices, dealt[:width], panel.vectors, factor
-            )
+            factor = p.input_zero_point + (0 if p.unsigned else isa.offset)
+            matrices = (p.groups, int(p.weights.shape[3]), shape[1])
+            place = (panel.first, panel.count, panel.vectors)
+            self.packing = RunTimePacking(fn, isa, p.computed, matrices, self.order, place, factor)
+            self.weights, self.start = self.packing.packed, self.packing.start
         else:
             start = np.zeros((p.groups, width), np.int64)
             start[:, :last] = p.start(isa)[:, panel.first : panel.first + last]
             self.start = fn.constant(self._deal(start).astype(np.int32))
             self.weights = fn.constant(np.stack([pack(w, panel, isa, self.order) for w in p.weights]))
-        self.epilogue = Epilogue(fn, isa, p.requant, p.bound, dealt, isa.lanes)
+        self.epilogue: Scales = (
+            p.rows.epilogue(dealt) if p.rows is not None else Epilogue(fn, isa, p.requant, p.bound, dealt, isa.lanes)
+        )
+
+    def pack(self) -> None:
+        """Write the packing of a computed matrix."""
+        assert self.packing is not None
+        self.packing.write()
 
     def _deal(self, values: Ints) -> Ints:
         """Bring [groups, channels of the panel] into slot order."""
@@ -199,19 +283,27 @@ class Micro:
         for i in range(rows):
             for j in range(nv):
                 acc.store(i * nv + j, self.start.load((block + j) * lanes, lanes))
-        base = fn.let(w.origin(n, y, x0) + g * k.product.group_stride)
+        batched = k.product.computed is not None
+        row = fn.let(g * (w.oh * w.ow) + x0) if batched else x0
+        if k.product.row_start is not None:
+            for i in range(rows):
+                more = fn.let(splat(k.product.row_start.load(row + i), lanes))
+                for j in range(nv):
+                    acc.store(i * nv + j, acc.load(i * nv + j) + more)
+        base = fn.let(w.origin(n, y, x0) + g * k.product.group_stride + k.product.offset)
         weight = fn.let((g * self.panel.count + b) * (k.depth * nv * lanes * k.isa.k_step))
         self._walk(acc, base, weight, rows)
         pixel = fn.let(w.pixel(n, y, x0))
-        batched = k.product.computed is not None
         total = k.per_group if batched else k.per_group * k.product.groups
         apart = w.oh * w.ow * k.per_group if batched else k.per_group
+        if k.product.placed is not None:
+            apart, total = k.product.placed
         target = fn.let(pixel * total + g * apart + b * (nv * lanes) + self.panel.first)
         for first in range(0, nv, self.parts):
             used = self.parts * lanes - (lanes - self.panel.tail if first + self.parts == nv else 0)
             for i in range(rows):
                 vectors = range(first, first + self.parts)
-                scaled = [fn.let(self.epilogue.scale(acc.load(i * nv + j), block + j)) for j in vectors]
+                scaled = [fn.let(self.epilogue.scale(acc.load(i * nv + j), block + j, row + i)) for j in vectors]
                 value = fn.let(join(fn, k.isa, k.product.requant, scaled, self.order))
                 store_vector(k.out, target + (i * total + first * lanes), value, self.parts * lanes, used)
 
@@ -242,17 +334,3 @@ class Micro:
         if k.flip is not None:
             a = a ^ k.flip.load(0, isa.lanes)
         return bits(a, isa.element, isa.lanes * isa.k_step)
-
-
-def dot(fn: Function, isa: Isa, acc: Expr, x: Expr, w: Expr) -> Expr:
-    """Return ``acc[lane] + sum of k_step products``; acc int32, x and w as the level packs them."""
-    n = isa.lanes
-    i32 = f"int32x{n}"
-    if isa.offset:
-        return intrinsic(i32, f"llvm.x86.avx512.vpdpbusd.{n * 32}", acc, x, w)
-    if isa.name == "avx2":
-        return acc + intrinsic(i32, "llvm.x86.avx2.pmadd.wd", x, w)
-    if isa.name == "dotprod":
-        return intrinsic(i32, f"llvm.aarch64.neon.sdot.v{n}i32.v{4 * n}i8", acc, x, w)
-    product = intrinsic(f"int16x{2 * n}", f"llvm.aarch64.neon.smull.v{2 * n}i16", x, w)
-    return acc + intrinsic(i32, f"llvm.aarch64.neon.saddlp.v{n}i32.v{2 * n}i16", product)

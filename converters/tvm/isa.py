@@ -21,7 +21,9 @@ class Isa(msgspec.Struct, frozen=True):
     flags       names that must all appear in /proc/cpuinfo
     lanes       int32 elements of a vector
     k_step      products one dot instruction adds into an int32 lane; 0: no dot kernel, loops only
+    dot         the dot instruction: vpdpbusd, vpmaddwd, sdot, smull or none
     element     dtype of the activations the dot instruction reads
+    table       how 256 entries are looked up in registers: vbmi, pshufb, tbl or none (see lookup.py)
     registers   vector registers a micro-kernel may fill with accumulators
     """
 
@@ -32,14 +34,16 @@ class Isa(msgspec.Struct, frozen=True):
     attrs: tuple[str, ...]
     flags: tuple[str, ...]
     lanes: int
+    dot: str = ""
     k_step: int = 0
     element: str = "int8"
     registers: int = 12
+    table: str = ""
 
     @property
     def offset(self) -> int:
         """What the dot instruction adds to every activation: 128 where it takes them unsigned."""
-        return 128 if self.name in ("avx512vnni", "avxvnni") else 0
+        return 128 if self.dot == "vpdpbusd" else 0
 
     @property
     def x86(self) -> bool:
@@ -56,22 +60,63 @@ class Isa(msgspec.Struct, frozen=True):
         return tvm.target.Target(options)
 
 
+_AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
+_NEON = ("asimd",)
+
 LEVELS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
+        Isa(
+            "avx512vbmi",
+            "x86_64",
+            X86_TRIPLE,
+            "x86-64-v4",
+            ("+avx512vnni", "+avx512vbmi", "-prefer-256-bit"),
+            (*_AVX512, "avx512vbmi"),
+            16,
+            "vpdpbusd",
+            4,
+            registers=24,
+            table="vbmi",
+        ),
         Isa(
             "avx512vnni",
             "x86_64",
             X86_TRIPLE,
             "x86-64-v4",
             ("+avx512vnni", "-prefer-256-bit"),
-            ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
+            _AVX512,
             16,
+            "vpdpbusd",
             4,
             registers=24,
+            table="pshufb",
         ),
-        Isa("avxvnni", "x86_64", X86_TRIPLE, "x86-64-v3", ("+avxvnni",), ("avx2", "avx_vnni"), 8, 4),
-        Isa("avx2", "x86_64", X86_TRIPLE, "x86-64-v3", (), ("avx2", "fma", "bmi2"), 8, 2, "int16"),
+        Isa(
+            "avxvnni",
+            "x86_64",
+            X86_TRIPLE,
+            "x86-64-v3",
+            ("+avxvnni",),
+            ("avx2", "avx_vnni"),
+            8,
+            "vpdpbusd",
+            4,
+            table="pshufb",
+        ),
+        Isa(
+            "avx2",
+            "x86_64",
+            X86_TRIPLE,
+            "x86-64-v3",
+            (),
+            ("avx2", "fma", "bmi2"),
+            8,
+            "vpmaddwd",
+            2,
+            "int16",
+            table="pshufb",
+        ),
         Isa("x86-64", "x86_64", X86_TRIPLE, "x86-64", (), (), 4),
         Isa(
             "dotprod",
@@ -79,12 +124,14 @@ LEVELS: dict[str, Isa] = {
             ARM_TRIPLE,
             "cortex-a76",
             ("+neon", "+dotprod"),
-            ("asimd", "asimddp"),
+            (*_NEON, "asimddp"),
             4,
+            "sdot",
             4,
             registers=24,
+            table="tbl",
         ),
-        Isa("neon", "aarch64", ARM_TRIPLE, "cortex-a53", ("+neon",), ("asimd",), 4, 2, registers=24),
+        Isa("neon", "aarch64", ARM_TRIPLE, "cortex-a53", ("+neon",), _NEON, 4, "smull", 2, registers=24, table="tbl"),
     )
 }
 

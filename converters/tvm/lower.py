@@ -6,7 +6,8 @@ from typing import Any
 
 from bitship.converters.tvm.dispatch import Site, lower_node
 from bitship.converters.tvm.isa import Isa
-from bitship.converters.tvm.tir import Function
+from bitship.converters.tvm.tir import Function, Stage
+from bitship.converters.tvm.views import shortcuts
 from bitship.converters.tvm.window import SLACK
 from bitship.graph import Graph, Node, verify
 from bitship.graph import ops as o
@@ -14,6 +15,7 @@ from bitship.graph.base import Operand, as_bytes
 from bitship.passes.plan import plan, scratch_name
 
 ALIGNMENT = 64
+WORTH_SHARING = 1 << 13  # elements, or 64 products: less than a few microseconds is not worth a meeting of threads
 
 Address = tuple[str, int]
 
@@ -25,11 +27,15 @@ def aligned(nbytes: int) -> int:
 
 @dataclass(frozen=True)
 class Call:
-    """One step of the program: a kernel and where its parameters point, as (arena or constants, byte offset)."""
+    """One step of the program: a kernel and where its parameters point, as (arena or constants, byte offset).
+
+    shared  whether threads divide it among themselves; otherwise the first one runs it
+    """
 
     function: str
     node: str
     arguments: tuple[Address, ...]
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,19 +69,40 @@ class Constants:
         return self._known[raw]
 
 
+class Kernels:
+    """Every kernel once: nodes whose code is the same, whatever their constants and tensors, share one."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, Any] = {}
+        self._known: dict[int, list[tuple[str, Any]]] = {}
+
+    def symbol(self, stage: Stage) -> str:
+        """Return the symbol of the function that does what this stage does."""
+        import tvm_ffi
+
+        alike = self._known.setdefault(tvm_ffi.structural_hash(stage.function), [])
+        for name, function in alike:
+            if tvm_ffi.structural_equal(function, stage.function):
+                return name
+        alike.append((stage.name, stage.function))
+        self.functions[stage.name] = stage.function.with_attr("global_symbol", stage.name)
+        return stage.name
+
+
 def lower(graph: Graph, isa: Isa, prefix: str = "bitship_node") -> Program:
     """Lower a verified graph; UnsupportedError names a node with an op outside the set."""
     ranges = verify(graph)
     target = isa.target()
     functions: list[tuple[Node, Function]] = []
+    short = shortcuts(graph)
     for i, node in enumerate(graph.nodes):
-        if not isinstance(node.op, o.Reshape):  # a reshape is its operand's memory
+        if not isinstance(node.op, o.Reshape) and node.output not in short.aliases:  # else it is another's memory
             fn = Function(f"{prefix}{i}")
             known = tuple(Operand(graph.types[n], ranges[n], graph.constants.get(n)) for n in node.inputs)
-            lower_node(Site(fn, isa, node, known, graph.types[node.output]))
+            lower_node(Site(fn, isa, node, known, graph.types[node.output], shortcuts=short))
             functions.append((node, fn))
     scratch = {node.output: sum(aligned(a.scratch_bytes) for a in fn.arguments) for node, fn in functions}
-    memory = plan(graph, {k: v for k, v in scratch.items() if v}, ALIGNMENT)
+    memory = plan(graph, {k: v for k, v in scratch.items() if v}, ALIGNMENT, short.aliases)
     constants = Constants()
     at = {name: ("arena", slot.offset) for name, slot in memory.slots.items()}
     read = {memory.root(n) for _, fn in functions for n in fn.tensors} | {memory.root(p.name) for p in graph.outputs}
@@ -83,18 +110,25 @@ def lower(graph: Graph, isa: Isa, prefix: str = "bitship_node") -> Program:
         if name in read:
             at[name] = ("constants", constants.add(as_bytes(value)))
     at.update((alias, at[root]) for alias, root in memory.aliases.items() if root in at)
-    calls = tuple(
-        Call(fn.name, f"{node.output} ({node.op.name})", tuple(_addresses(node, fn, at, constants)))
-        for node, fn in functions
-    )
+    kernels = Kernels()
+    calls: list[Call] = []
+    for node, fn in functions:
+        label, addresses = f"{node.output} ({node.op.name})", tuple(_addresses(node, fn, at, constants))
+        for stage in fn.finish(target):
+            shared = stage.divided and _work(graph, node) >= WORTH_SHARING
+            calls.append(Call(kernels.symbol(stage), label, addresses, shared))
     return Program(
-        kernels={fn.name: fn.finish(target) for _, fn in functions},
-        calls=calls,
+        kernels=kernels.functions,
+        calls=tuple(calls),
         inputs=tuple((at[p.name], p.type.nbytes) for p in graph.inputs),
         outputs=tuple((at[p.name], p.type.nbytes) for p in graph.outputs),
         arena_bytes=memory.peak + SLACK,
         constants=bytes(constants.data),
     )
+
+
+def _work(graph: Graph, node: Node) -> int:
+    return max(graph.types[node.output].size, graph.node_macs(node) // 64)
 
 
 def _addresses(node: Node, fn: Function, at: Mapping[str, Address], constants: Constants) -> Iterator[Address]:

@@ -1,11 +1,16 @@
 """Convolutions and matrix products as plain loops: every dtype, zero point and level; the fast kernels' fallback."""
 
+import numpy as np
+
+from bitship.converters.tvm.computed import Strided
 from bitship.converters.tvm.copy import Shape
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.requant import Epilogue
-from bitship.converters.tvm.tir import Buffer, Expr, Function, cast, i32
+from bitship.converters.tvm.tir import Buffer, Expr, Function, cast, const, i32, maximum, minimum, select
+from bitship.converters.tvm.wide import row_reciprocal
 from bitship.converters.tvm.window import Window
-from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected, MatMul, Rescale
+from bitship.graph.base import Array
+from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected, MatMul, Rescale, SoftmaxMatMul
 
 
 def _centred(buffer: Buffer, at: Expr, zero_point: int) -> Expr:
@@ -34,7 +39,7 @@ def plain_conv(
     depth = 1 if isinstance(op, DepthwiseConv2D) else w.c // op.groups
     per_group = channels // (w.c if isinstance(op, DepthwiseConv2D) else op.groups)
     finish, acc = _Finish(fn, isa, op.requant, channels, out), fn.registers("int32")
-    with fn.loop(w.n) as n, fn.loop(w.oh) as y, fn.loop(w.ow) as xo, fn.loop(channels) as o:
+    with fn.loop(w.n) as n, fn.divided(w.oh) as y, fn.loop(w.ow) as xo, fn.loop(channels) as o:
         acc.store(0, bias.load(o))
         group = fn.let(_quotient(o, per_group) * depth)
         with fn.loop(kh) as ky:
@@ -76,7 +81,7 @@ def plain_fully_connected(
     x, weights, bias, out = buffers
     depth = x_shape[1]
     finish, acc = _Finish(fn, isa, op.requant, outputs, out), fn.registers("int32")
-    with fn.loop(x_shape[0]) as n, fn.loop(outputs) as o:
+    with fn.loop(x_shape[0]) as n, fn.divided(outputs) as o:
         acc.store(0, bias.load(o))
         with fn.loop(depth) as i:
             a = _centred(x, n * depth + i, op.input_zero_point)
@@ -85,15 +90,70 @@ def plain_fully_connected(
 
 
 def plain_matmul(
-    fn: Function, isa: Isa, op: MatMul, buffers: tuple[Buffer, Buffer, Buffer], a: Shape, b: Shape
+    fn: Function,
+    isa: Isa,
+    op: MatMul,
+    operands: tuple[Strided, Strided],
+    out: Buffer,
+    shape: tuple[Shape, int],
+    placed: Shape,
 ) -> None:
-    """Batched product; buffers are a, b and the output, shapes a's and b's."""
-    left, right, out = buffers
-    (batch, m, depth), n = a, b[2]
+    """Batched product of strided operands; shape is a's and the columns of b, placed the result's strides."""
+    left, right = operands
+    (batch, m, depth), n = shape
     finish, acc = _Finish(fn, isa, op.requant, n, out), fn.registers("int32")
-    with fn.loop(batch) as z, fn.loop(m) as i, fn.loop(n) as j:
+
+    def at(x: Strided, *index: Expr) -> Expr:
+        return sum((i * s for i, s in zip(index, x.strides, strict=True)), i32(x.offset))
+
+    with fn.loop(batch) as z, fn.divided(m) as i, fn.loop(n) as j:
         acc.store(0, i32(0))
         with fn.loop(depth) as k:
-            p = _centred(left, (z * m + i) * depth + k, op.a_zero_point)
-            acc.store(0, acc.load(0) + p * _centred(right, (z * depth + k) * n + j, op.b_zero_point))
-        finish.store((z * m + i) * n + j, acc, j)
+            p = _centred(left.buffer, at(left, z, i, k), op.a_zero_point)
+            acc.store(0, acc.load(0) + p * _centred(right.buffer, at(right, z, k, j), op.b_zero_point))
+        finish.store(z * placed[0] + i * placed[1] + j, acc, j)
+
+
+def plain_softmax_matmul(
+    fn: Function,
+    op: SoftmaxMatMul,
+    x: Buffer,
+    v: Strided,
+    out: Buffer,
+    shape: tuple[int, int, int],
+    table: Array,
+    columns: int,
+    placed: Shape,
+) -> None:
+    """Every row's codes to scratch, then its products, each finished by the row's own factor."""
+    groups, rows, length = shape
+    memory, r = fn.constant(table.astype(np.int32)), op.requant
+    codes = fn.scratch("int32", groups * rows * length)
+    multipliers = fn.constant(np.resize(np.array(r.multiplier, np.int64), columns))
+    shifts = fn.constant(np.resize(31 - np.array(r.shift, np.int64), columns))
+    top, total, acc = fn.registers("int32"), fn.registers("int64"), fn.registers("int32")
+    one, low, high = (const(n, "int64") for n in (1, r.qmin, r.qmax))
+    with fn.loop(groups) as g, fn.divided(rows) as m:
+        row = fn.let((g * rows + m) * length)
+        top.store(0, i32(-128))
+        with fn.loop(length) as i:
+            top.store(0, maximum(top.load(0), cast(x.load(row + i), "int32")))
+        total.store(0, const(0, "int64"))
+        with fn.loop(length) as i:
+            value = fn.let(cast(x.load(row + i), "int32"))
+            code = fn.let(memory.load(top.load(0) - value))
+            if op.masked:
+                code = fn.let(select(value.__eq__(i32(-128)), i32(0), code))
+            codes.store(row + i, code)
+            total.store(0, total.load(0) + cast(code, "int64"))
+        inverse, b = row_reciprocal(fn, fn.let(maximum(total.load(0), one)))
+        with fn.loop(columns) as k:
+            acc.store(0, i32(0))
+            with fn.loop(length) as i:
+                at = g * v.strides[0] + i * v.strides[1] + k * v.strides[2] + v.offset
+                acc.store(0, acc.load(0) + codes.load(row + i) * _centred(v.buffer, at, op.v_zero_point))
+            by = fn.let((inverse * multipliers.load(k) + const(1 << 29, "int64")) >> const(30, "int64"))
+            down = fn.let(shifts.load(k) + b)
+            y = (cast(acc.load(0), "int64") * by + (one << (down - one))) >> down
+            y = fn.let(maximum(minimum(y + const(r.output_zero_point, "int64"), high), low))
+            out.store(g * placed[0] + m * placed[1] + k, cast(y, r.dtype.value))

@@ -43,7 +43,7 @@ def lower_pool(fn: Function, isa: Isa, op: AvgPool2D | MaxPool2D, x: Buffer, out
         lo = fn.let(maximum(start, i32(0)))
         return lo, fn.let(minimum(start + kernel, i32(extent)) - lo)
 
-    with fn.loop(w.n) as n, fn.loop(w.oh) as y, fn.loop(w.ow) as xo:
+    with fn.loop(w.n) as n, fn.divided(w.oh) as y, fn.loop(w.ow) as xo:
         y0, rows = clip(y * w.stride[0] - w.padding[0], w.kernel[0], w.h)
         x0, columns = clip(xo * w.stride[1] - w.padding[2], w.kernel[1], w.w)
         target = fn.let(((n * w.oh + y) * w.ow + xo) * w.c)
@@ -181,7 +181,7 @@ def lower_resize(fn: Function, isa: Isa, op: Resize, x: Buffer, out: Buffer, sha
     ]
     oh, ow = len(op.rows.lo), len(op.columns.lo)
     one, shift = 1 << op.bits, 2 * op.bits
-    with fn.loop(n_) as n, fn.loop(oh) as y, fn.loop(ow) as xo:
+    with fn.loop(n_) as n, fn.divided(oh) as y, fn.loop(ow) as xo:
         rows = [fn.let((n * h + tables[k].load(y)) * (w * c_)) for k in (0, 1)]
         columns = [fn.let(tables[k].load(xo) * c_) for k in (3, 4)]
         wy, wx = fn.let(tables[2].load(y)), fn.let(tables[5].load(xo))

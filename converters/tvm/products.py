@@ -1,9 +1,12 @@
 """Chooses between the fast and the plain kernel for convolutions and matrix products."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from bitship.converters.tvm.computed import Strided, row_sums, widened
+from bitship.converters.tvm.copy import strides_of
 from bitship.converters.tvm.depthwise import Depthwise, DepthwiseKernel
 from bitship.converters.tvm.gemm import GemmKernel, Product
 from bitship.converters.tvm.isa import Isa
@@ -111,32 +114,74 @@ def lower_matmul(
     fn: Function,
     isa: Isa,
     op: MatMul,
-    x: Reader,
+    read: Callable[[int], Strided],
     out: Buffer,
     operands: tuple[Operand, Operand],
+    placed: tuple[int, ...],
 ) -> None:
-    """matmul; ``x`` declares operand i as a parameter. A constant b of one batch is packed ahead of time."""
+    """matmul; ``read`` declares operand i as a parameter. A constant b of one batch is packed ahead of time.
+
+    placed  strides of the result in memory
+    """
     a, b = operands
-    if b.value is None and a.type.dtype is DType.INT8 and op.b_zero_point == 0:
-        (batch, rows, depth), n = a.type.shape, b.type.shape[2]
-        most = max(abs(a.range.lo - op.a_zero_point), abs(a.range.hi - op.a_zero_point))
-        bound = depth * most * max(abs(b.range.lo), abs(b.range.hi))
-        shape: Ints = np.broadcast_to(np.int64(0), (batch, n, 1, depth))
-        window, levels = Window(batch, 1, rows, depth, 1, rows), ((1, 0), (1, 0))
-        nothing = np.zeros(0, np.int64)
-        computed = Product(
-            window, shape, nothing, levels, rows * depth, op.a_zero_point, op.requant, bound, computed=x(1)
-        )
-        if computed.fits(isa):
-            return GemmKernel(fn, isa, computed, x(0), out).write()
-    if b.value is not None and a.type.shape[0] == 1 and a.type.dtype is DType.INT8:
+    (batch, rows, depth), n = a.type.shape, b.type.shape[2]
+    fast = a.type.dtype is DType.INT8
+    if fast and b.value is not None and batch == 1 and placed == strides_of((batch, rows, n)):
         weights: Array = b.value[0].astype(np.int64).T - op.b_zero_point
         bias = np.zeros(weights.shape[0], np.int64)
         bound = reach(a, op.a_zero_point, weights, bias)
-        product = _rows(a.type.shape[1], weights, bias, op.a_zero_point, op.requant, bound)
-        if product.fits(isa):
-            return GemmKernel(fn, isa, product, x(0), out).write()
-    return plain_matmul(fn, isa, op, (x(0), x(1), out), a.type.shape, b.type.shape)
+        product = _rows(rows, weights, bias, op.a_zero_point, op.requant, bound)
+        left = read(0)
+        if product.fits(isa) and left.strides[1] == depth and not left.offset:
+            return GemmKernel(fn, isa, product, left.buffer, out).write()
+    if fast and _both_computed(fn, isa, op, read, out, operands, placed):
+        return None
+    return plain_matmul(fn, isa, op, (read(0), read(1)), out, (a.type.shape, n), placed)
+
+
+def _both_computed(
+    fn: Function,
+    isa: Isa,
+    op: MatMul,
+    read: Callable[[int], Strided],
+    out: Buffer,
+    operands: tuple[Operand, Operand],
+    placed: tuple[int, ...],
+) -> bool:
+    """Write the kernel that packs b at run time, and say whether there is one.
+
+    A zero point of b takes ``b_zero_point * sum(row of a - a_zero_point)`` off every accumulator of the row.
+    """
+    a, b = operands
+    (batch, rows, depth), n = a.type.shape, b.type.shape[2]
+    most = max(abs(a.range.lo - op.a_zero_point), abs(a.range.hi - op.a_zero_point))
+    bound = depth * most * max(abs(b.range.lo - op.b_zero_point), abs(b.range.hi - op.b_zero_point))
+    shape: Ints = np.broadcast_to(np.int64(0), (batch, n, 1, depth))
+    window, levels = Window(batch, 1, rows, depth, 1, rows), ((1, 0), (1, 0))
+    product = Product(window, shape, np.zeros(0, np.int64), levels, 0, op.a_zero_point, op.requant, bound)
+    product = replace(
+        product, placed=(placed[0], placed[1]), row_bound=abs(op.b_zero_point) * depth * (128 + abs(op.a_zero_point))
+    )
+    right = read(1)
+    if 1 not in right.strides[1:] or not replace(product, computed=right).fits(isa):
+        return False
+    left = read(0)
+    starts = None
+    if op.b_zero_point:
+        constant = depth * op.a_zero_point * op.b_zero_point
+        starts = row_sums(fn, isa, left, (batch, rows, depth), -op.b_zero_point, constant)
+    if isa.element != "int8":
+        left = widened(fn, left, (batch, rows, depth), isa.element)
+    product = replace(
+        product,
+        window=replace(window, c=left.strides[1]),
+        computed=right,
+        offset=left.offset,
+        group_stride=left.strides[0],
+        row_start=starts,
+    )
+    GemmKernel(fn, isa, product, left.buffer, out).write()
+    return True
 
 
 def _rows(rows: int, weights: Ints, bias: Ints, zero_point: int, requant: object, bound: int) -> Product:

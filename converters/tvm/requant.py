@@ -115,11 +115,11 @@ class Epilogue:
         y = self.fn.let(self.scale(value, block))
         return cast(clamp(y, self.rq.qmin, self.rq.qmax, "int32", self.lanes), self.rq.dtype.value, self.lanes)
 
-    def scale(self, value: Expr, block: Index) -> Expr:
+    def scale(self, value: Expr, block: Index, row: Index = 0) -> Expr:
         """Return the rescaled int32 value with its zero point, which the caller clamps.
 
         value  int32 vector of ``lanes`` (its input zero point not yet taken off)
-        block  index of the vector in the channel slots, in vectors
+        block  index of the vector in the channel slots, in vectors; row  is not needed here
         """
         if self.rq is None:
             return value

@@ -1,4 +1,4 @@
-/* Runs a model on files: runner [-r REPEATS] IN... OUT...
+/* Runs a model on files: runner [-r REPEATS] [-t THREADS] IN... OUT...
  *
  * One file per graph input, then one per output, raw little-endian tensors. A file may hold several samples
  * one after the other; all inputs must hold as many. Prints one line per output, "output I CRC32 BYTES", over
@@ -12,6 +12,7 @@
 #include <time.h>
 
 extern const uint32_t bitship_inputs, bitship_input_bytes[], bitship_outputs, bitship_output_bytes[];
+int bitship_set_threads(int threads);
 int bitship_run(const void *const *inputs, void *const *outputs);
 
 static void fail(const char *where, const char *what) {
@@ -55,9 +56,14 @@ static int64_t now_ns(void) {
 int main(int argc, char **argv) {
     int first = 1;
     long repeats = 0;
-    if (argc > 2 && !strcmp(argv[1], "-r")) {
-        repeats = strtol(argv[2], NULL, 10);
-        first = 3;
+    for (; argc > first + 1 && argv[first][0] == '-'; first += 2) {
+        const long value = strtol(argv[first + 1], NULL, 10);
+        if (!strcmp(argv[first], "-r")) {
+            repeats = value;
+        } else if ((strcmp(argv[first], "-t") && strcmp(argv[first], "--threads")) || value < 1 || value > 64 ||
+                   bitship_set_threads((int)value) != value) {
+            fail(argv[first], "no such option, or not as many threads as this system makes");
+        }
     }
     const uint32_t ins = bitship_inputs, outs = bitship_outputs;
     if ((uint32_t)(argc - first) != ins + outs) {

@@ -1,4 +1,4 @@
-"""A converted graph on this machine: the shared library through ctypes, one thread."""
+"""A converted graph on this machine: the shared library through ctypes."""
 
 import _ctypes
 import ctypes
@@ -14,13 +14,17 @@ from bitship.graph.base import Array
 
 
 class TvmSession:
-    """Calls ``bitship_run`` of one library; the workspace is the library's own, so one run at a time."""
+    """Calls ``bitship_run`` of one library; the workspace is the library's own, so one run at a time.
+
+    threads  how many the library runs on
+    """
 
     _library: Any
     _run: Any
 
-    def __init__(self, path: Path, graph: Graph) -> None:
+    def __init__(self, path: Path, graph: Graph, threads: int = 1) -> None:
         self._graph = graph
+        self.threads = 1
         try:
             self._library = _load(path)
             self._run = self._library.bitship_run
@@ -33,6 +37,8 @@ class TvmSession:
             if found != needed:
                 raise PackageError(f"{path}: {what}s have {found} bytes, the graph's have {needed}")
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        if threads != 1:
+            self.set_threads(threads)
         self._in = (ctypes.c_void_p * max(len(graph.inputs), 1))()
         self._out = (ctypes.c_void_p * max(len(graph.outputs), 1))()
 
@@ -50,9 +56,18 @@ class TvmSession:
         self._run(self._in, self._out)
         return outputs
 
+    def set_threads(self, threads: int) -> None:
+        """Run on this many threads from now on, this one among them; PackageError when the system makes fewer."""
+        if threads < 1:
+            raise PackageError(f"{self._graph.name}: {threads} threads; at least 1 is needed")
+        self.threads = int(self._library.bitship_set_threads(threads))
+        if self.threads != threads:
+            raise PackageError(f"{self._graph.name}: {threads} threads were asked for, there are {self.threads}")
+
     def close(self) -> None:
         """Unload the library; the session cannot run any more."""
         if self._library is not None:
+            self._library.bitship_set_threads(1)
             _ctypes.dlclose(self._library._handle)
         self._library = self._run = None
 
@@ -69,11 +84,11 @@ def _load(path: Path) -> ctypes.CDLL:
         return ctypes.CDLL(str(path.resolve()))  # a temporary folder that forbids executing
 
 
-def open_session(path: Path, graph: Graph) -> TvmSession:
-    """Load a library, or the one library in a folder; PackageError when there is none."""
+def open_session(path: Path, graph: Graph, threads: int = 1) -> TvmSession:
+    """Load a library, or the one library in a folder, for a number of threads; PackageError when there is none."""
     if path.is_dir():
         found = sorted(path.glob("lib*.so"))
         if len(found) != 1:
             raise PackageError(f"{path}: {len(found)} libraries named lib*.so, exactly one is needed")
         path = found[0]
-    return TvmSession(path, graph)
+    return TvmSession(path, graph, threads)

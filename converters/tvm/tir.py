@@ -5,7 +5,7 @@ and with the plain C calling convention, so no TVM runtime is needed where they 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,15 @@ class Argument:
     tensor: str | None = None
     constant: Array | None = None
     scratch_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a kernel without a barrier inside: a PrimFunc yet without a symbol, and whether threads may share it."""
+
+    name: str
+    function: Any
+    divided: bool
 
 
 def vector(dtype: str, lanes: int) -> str:
@@ -117,6 +126,10 @@ class Buffer:
 
         return tirx.BufferLoad(self.raw, [_span(index, lanes)])
 
+    def final(self, value: Expr, lanes: int) -> tuple["Buffer", Expr]:
+        """Return the buffer in memory and the value it gets: what a kernel needs that stores a vector in pieces."""
+        return self, value
+
     def store(self, index: Index, value: Expr, lanes: int = 1) -> None:
         """Write one element, or a vector to consecutive ones."""
         from tvm import tirx
@@ -140,8 +153,18 @@ class Function:
         self._params: list[Any] = []
         self._head: list[Any] = []
         self._open: list[list[Any]] = [[]]
+        self._stages: list[tuple[list[Any], bool]] = []
+        self._divided = False
         self._buffers: dict[str, Buffer] = {}
         self._vars = 0
+        self.part = self._scalar("part")
+        self.parts = self._scalar("parts")
+
+    @staticmethod
+    def _scalar(name: str) -> Expr:
+        from tvm import tirx
+
+        return tirx.Var(name, "int32")
 
     def tensor(self, name: str, t: TensorType) -> Buffer:
         """Declare a tensor of the graph as a parameter (once per name)."""
@@ -225,26 +248,67 @@ class Function:
         if body is not None:
             self.emit(tirx.IfThenElse(condition, body, None))
 
-    def chunks(self, extent: int, lanes: int, body: Callable[[Index, int], None]) -> None:
-        """Write ``body(index, lanes)`` for whole vectors, then a loop of single elements for what is left."""
+    @contextmanager
+    def divided(self, extent: int) -> Iterator[Expr]:
+        """Write the body of a loop whose iterations are shared out among the threads, and yield its index.
+
+        What a stage writes outside of such loops must be under ``last_part``. One iteration is the last part's.
+        """
+        from tvm import tirx
+
+        if extent == 1:
+            with self.last_part():
+                yield i32(0)
+            return
+        self._divided = self._divided or extent > 1
+        total = i32(extent)
+        first = self.let(tirx.truncdiv(self.part * total, self.parts))
+        end = self.let(tirx.truncdiv((self.part + 1) * total, self.parts))
+        with self.loop(end - first if extent else 0) as i:
+            yield self.let(first + i)
+
+    @contextmanager
+    def last_part(self) -> Iterator[None]:
+        """Write statements that one of the threads runs."""
+        from tvm import tirx
+
+        with self.when(tirx.EQ(self.part, self.parts - 1)):
+            yield
+
+    def barrier(self) -> None:
+        """End a stage: what follows begins when all threads are here. No name or register outlives it."""
+        assert len(self._open) == 1, "a barrier is outside of all loops"
+        if self._open[0]:
+            self._stages.append((self._open[0], self._divided))
+        self._open, self._divided = [[]], False
+
+    def chunks(self, extent: int, lanes: int, body: Callable[[Index, int], None], divided: bool = False) -> None:
+        """Write ``body(index, lanes)`` for whole vectors, then a loop of single elements for what is left.
+
+        divided  share the vectors out among the threads; the last of them does the rest
+        """
         whole = extent // lanes
         if lanes > 1 and whole:
-            with self.loop(whole) as i:
+            with self.divided(whole) if divided else self.loop(whole) as i:
                 body(i * lanes, lanes)
         done = whole * lanes if lanes > 1 else 0
         if extent > done:
-            with self.loop(extent - done) as i:
+            with self.last_part() if divided else nullcontext(), self.loop(extent - done) as i:
                 body(i + done, 1)
 
-    def finish(self, target: Any) -> Any:
-        """Return the PrimFunc."""
+    def finish(self, target: Any) -> list[Stage]:
+        """Return the stages."""
         from tvm import tirx
 
-        body = _sequence(self._head + self._open[0])
-        assert body is not None, "a kernel has a body"
-        fn = tirx.PrimFunc(self._params, body)
-        fn = fn.with_attr("global_symbol", self.name).with_attr("tirx.noalias", True)
-        return fn.with_attr("target", target)
+        self.barrier()
+        assert self._stages, "a kernel has a body"
+        result = []
+        for i, (statements, divided) in enumerate(self._stages):
+            name = f"{self.name}_{i}"
+            fn = tirx.PrimFunc([*self._params, self.part, self.parts], _sequence(self._head + statements))
+            fn = fn.with_attr("tirx.noalias", True).with_attr("target", target)
+            result.append(Stage(name, fn, divided))
+        return result
 
 
 def _sequence(statements: list[Any]) -> Any | None:

@@ -82,15 +82,17 @@ def padded_input(fn: Function, x: Buffer, w: Window, value: int, dtype: str | No
     row = w.pw * w.c
     with fn.loop(w.n) as n:
         image = fn.let(n * (w.ph * row))
-        put(image, top * row)
-        put(image + (top + w.h) * row, bottom * row)
-        with fn.loop(w.h) as y:
+        with fn.last_part():
+            put(image, top * row)
+            put(image + (top + w.h) * row, bottom * row)
+        with fn.divided(w.h) as y:
             start = fn.let(image + (y + top) * row)
             put(start, left * w.c)
             with fn.loop(w.w * w.c) as i:
                 value_in = x.load((n * w.h + y) * (w.w * w.c) + i)
                 copy.store(start + left * w.c + i, cast(value_in, wide) if wide != x.dtype else value_in)
             put(start + (left + w.w) * w.c, right * w.c)
+    fn.barrier()
     return copy
 
 
@@ -99,6 +101,8 @@ def store_vector(out: Buffer, index: Expr, value: Expr, lanes: int, used: int) -
     if used == lanes:
         out.store(index, value, lanes)
         return
+    out, value = out.final(value, lanes)
+    value = out.fn.let(value)
     at, piece = 0, lanes
     while used - at:
         piece //= 2

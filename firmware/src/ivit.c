@@ -13,6 +13,20 @@ static int check(const struct bitship_shift_exp *p, const void *x, const void *o
 
 static uint32_t add(uint32_t a, uint32_t b) { return a + b > ONE ? ONE : a + b; }
 
+/* One row; masked is a constant 0 where nothing is masked, and the test for it disappears. */
+static inline void shiftmax(const int8_t *x, const int32_t *from, int32_t n, int32_t masked, int16_t *out) {
+    uint32_t total = 0;
+    BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
+        const int32_t e = masked != 0 && x[i] == INT8_MIN ? masked : from[-x[i]];
+        total = add(total, (uint32_t)e);
+    }
+    const uint32_t factor = ONE / (total == 0 ? 1 : total);
+    BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
+        const int32_t e = masked != 0 && x[i] == INT8_MIN ? masked : from[-x[i]];
+        out[i] = (int16_t)(((uint32_t)e * factor) >> 16);
+    }
+}
+
 int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t *out) {
     const int error = check(p, x, out);
     if (error != BITSHIP_OK) {
@@ -21,11 +35,10 @@ int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t
     const int32_t rows = p->rows, n = p->channels;
     for (int32_t row = 0; row < rows; row++, x += n, out += n) {
         const int32_t *from = p->below + bitship_largest(x, n);
-        uint32_t total = 0;
-        BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) { total = add(total, (uint32_t)from[-x[i]]); }
-        const uint32_t factor = ONE / (total == 0 ? 1 : total);
-        BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
-            out[i] = (int16_t)(((uint32_t)from[-x[i]] * factor) >> 16);
+        if (p->masked != 0) {
+            shiftmax(x, from, n, p->masked, out);
+        } else {
+            shiftmax(x, from, n, 0, out);
         }
     }
     return BITSHIP_OK;

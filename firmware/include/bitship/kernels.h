@@ -314,6 +314,7 @@ int bitship_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t 
 struct bitship_shift_exp {
     int32_t rows;
     int32_t channels;
+    int32_t masked; /* shiftmax: what an element of code -128 counts instead, 0: as any other */
     const int32_t *below;
     const int32_t *zero;
     const struct bitship_rescale *requant;

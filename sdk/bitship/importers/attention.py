@@ -58,9 +58,7 @@ def table_softmax(g: Integerizer, p: Probabilities) -> QuantizedTensor:
 
 def shiftmax(g: Integerizer, p: Probabilities) -> QuantizedTensor:
     """Write I-ViT's softmax."""
-    if p.masked:
-        raise UnsupportedError("shiftmax has no mask; the recipe's softmax must be SoftmaxForm.TABLE")
-    made = g.b.node(p.name, Shiftmax(unit_of(p.logits.q.scale)), p.logits.name)
+    made = g.b.node(p.name, Shiftmax(unit_of(p.logits.q.scale), p.masked), p.logits.name)
     return _ordered(g, p.name, replace(p.logits, name=made, q=PROBABILITY), p.order)
 
 

@@ -56,15 +56,21 @@ def scratch_name(node: str) -> str:
     return f"{node}.scratch"
 
 
-def plan(graph: Graph, scratch: Mapping[str, int] | None = None, alignment: int = ALIGNMENT) -> Plan:
+def plan(
+    graph: Graph,
+    scratch: Mapping[str, int] | None = None,
+    alignment: int = ALIGNMENT,
+    aliases: Mapping[str, str] | None = None,
+) -> Plan:
     """Place every tensor that is not a constant, and the scratch memory of nodes.
 
     scratch  bytes by node (its output's name)
+    aliases  tensors that need no memory of their own, beside reshapes: name to the tensor whose memory they share
 
     Greedy by size: the largest buffer first, each at the lowest offset free of every buffer alive with it. A second
     plan in order of first use is kept when it is smaller. Deterministic: ties go by first step, then name.
     """
-    aliases = _aliases(graph)
+    aliases = _aliases(graph, aliases or {})
     lives = _lives(graph, aliases, scratch or {}, alignment)
     by_size = _place(lives, sorted(lives, key=lambda n: (-lives[n].size, lives[n].first, n)))
     by_time = _place(lives, sorted(lives, key=lambda n: (lives[n].first, -lives[n].size, n)))
@@ -72,11 +78,12 @@ def plan(graph: Graph, scratch: Mapping[str, int] | None = None, alignment: int 
     return Plan(slots, aliases, _peak(slots), _bound(lives, len(graph.nodes) + 2))
 
 
-def _aliases(graph: Graph) -> dict[str, str]:
+def _aliases(graph: Graph, known: Mapping[str, str]) -> dict[str, str]:
     aliases: dict[str, str] = {}
     for node in graph.nodes:
-        if isinstance(node.op, Reshape):
-            aliases[node.output] = aliases.get(node.inputs[0], node.inputs[0])
+        if isinstance(node.op, Reshape) or node.output in known:
+            source = known.get(node.output, node.inputs[0])
+            aliases[node.output] = aliases.get(source, source)
     return aliases
 
 

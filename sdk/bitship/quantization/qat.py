@@ -15,12 +15,14 @@ import numpy as np
 from bitship.errors import FormatError, QuantizationError
 from bitship.extras import quiet
 from bitship.graph import Graph, host
+from bitship.graph.base import Array
+from bitship.importers.integerize import GIVEN, QuantizedTensor
 from bitship.quantization import items_of, prepare
 from bitship.quantization.migration import migrate
 from bitship.quantization.planned import PlannedWalk
 from bitship.quantization.prepared import Prepared, capture_eval
 from bitship.quantization.recipe import Recipe
-from bitship.quantization.sensitivity import feed, real
+from bitship.quantization.sensitivity import feed
 
 _FORMAT = "bitship-qat-1"
 
@@ -34,7 +36,7 @@ def _straight_through() -> Any:
         @staticmethod
         def forward(ctx: Any, value: Any, exact: Any, low: float, high: float) -> Any:
             ctx.save_for_backward((value >= low) & (value <= high))
-            return exact.clone()
+            return exact
 
         @staticmethod
         def backward(ctx: Any, gradient: Any) -> Any:
@@ -102,7 +104,7 @@ class Trainer:
                 if tensor is None or tensor.name not in values:
                     return value
                 low, high = ((end - tensor.q.zero_point) * tensor.q.scale for end in tensor.q.ends)
-                return through(value, torch.from_numpy(real(tensor, values)).to(value.dtype), low, high)
+                return through(value, _real(tensor, values[tensor.name]), low, high)
 
         return Forward(self.module).run(*xs)
 
@@ -157,6 +159,16 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(torch.from_numpy(found[name]))
+
+
+def _real(tensor: QuantizedTensor, stored: Array) -> Any:
+    """Return the real values of a tensor of a run, in the module's axis order, float32."""
+    import torch
+
+    if tensor.planes:
+        stored = stored.transpose(GIVEN[stored.ndim])
+    reals = torch.from_numpy(stored).to(torch.float32).reshape(tensor.shape)
+    return reals.sub_(tensor.q.zero_point).mul_(tensor.q.scale)
 
 
 def _fetch(module: Any, target: str) -> Any:

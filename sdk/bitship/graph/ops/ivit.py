@@ -47,9 +47,11 @@ class Shiftmax(Op, frozen=True, tag="shiftmax"):
                  e = ((r + 2 * unit) * 2^(n - k)) >> 1
 
     x [..., C] int8; unit in [1, 2^15]; y int16, scale 2^-15, zero point 0. Li and Gu, arXiv 2207.01405, section 3.3.
+    masked: an element of code -128 has e = unit, the least there is, as the release's -100 on a logit has.
     """
 
     unit: int
+    masked: bool = False
 
     def infer(self, x: TensorType) -> TensorType:  # type: ignore[override]
         check_dtype(x, (DType.INT8,), "shiftmax: x")
@@ -60,6 +62,7 @@ class Shiftmax(Op, frozen=True, tag="shiftmax"):
     def run(self, x: Array) -> Array:  # type: ignore[override]
         q = x.astype(np.int64)
         e = shift_exp(q - q.max(axis=-1, keepdims=True), self.unit, SHIFTMAX_N)
+        e = np.where(q == -128, self.unit, e) if self.masked else e
         total = np.minimum(e.sum(axis=-1, keepdims=True), _ONE)
         return np.asarray(((e * (_ONE // total)) >> 16).astype(np.int16))
 
