@@ -35,7 +35,7 @@ from bitship.converters.tvm.tir import (
 from bitship.converters.tvm.wide import Wide, row_reciprocal
 from bitship.converters.tvm.window import Window
 from bitship.graph.base import Array, Ints, Operand
-from bitship.graph.ops import Rescale, SoftmaxMatMul, TableSoftmax
+from bitship.graph.ops import SoftmaxMatMul, TableSoftmax
 
 _MASKED = -128
 
