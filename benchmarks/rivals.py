@@ -1,27 +1,45 @@
-"""MobileNetV2 in other runtimes, one thread each: a function that opens one and returns what runs it once."""
+"""A torch model in other runtimes, one thread each: a function opens one and returns what runs it once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.mobilenet import SIZE, onnx_model, torch_module
+from benchmarks.latency import Run, Runtime
+from bitship.graph.base import Array
 
-Run = Callable[[], object]
-
-
-def _image() -> Any:
-    return np.random.default_rng(1).uniform(-2, 2, (1, 3, SIZE, SIZE)).astype(np.float32)
+ACTIVATIONS = {"u8s8": "QUInt8", "s8s8": "QInt8"}
 
 
-def torch_eager() -> Run:
+@dataclass(frozen=True)
+class Model:
+    """What the rivals run.
+
+    module      gives the module in eval mode
+    images      [N, C, H, W] float32: the first is timed, all calibrate
+    write_onnx  writes the float32 model with input ``x`` to a file
+    """
+
+    module: Callable[[], Any]
+    images: Array
+    write_onnx: Callable[[Path], None]
+
+
+def noise(size: int) -> Array:
+    """Return one random image."""
+    return np.random.default_rng(1).uniform(-2, 2, (1, 3, size, size)).astype(np.float32)
+
+
+def torch_eager(model: Model) -> Run:
     """PyTorch eager, float32."""
     import torch
 
     torch.set_num_threads(1)
-    module, x = torch_module(), torch.from_numpy(_image())
+    module, x = model.module(), torch.from_numpy(model.images[:1])
 
     def run() -> object:
         with torch.inference_mode():
@@ -30,7 +48,7 @@ def torch_eager() -> Run:
     return run
 
 
-def onnxruntime_session(path: Path) -> Run:
+def onnxruntime_session(path: Path, image: Array) -> Run:
     """Any ONNX file in onnxruntime, all graph optimisations on."""
     import onnxruntime
 
@@ -38,31 +56,31 @@ def onnxruntime_session(path: Path) -> Run:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    feed = {"x": _image()}
+    feed = {"x": image}
     return lambda: session.run(None, feed)
 
 
-def onnx_float(folder: Path) -> Run:
-    """onnxruntime, float32."""
-    import onnx
-
+def _float_onnx(model: Model, folder: Path) -> Path:
     path = folder / "float.onnx"
-    onnx.save(onnx_model(), str(path))
-    return onnxruntime_session(path)
+    if not path.exists():
+        model.write_onnx(path)
+    return path
 
 
-def onnx_int8(folder: Path, activations: str, layout: str) -> Run:
+def onnx_float(model: Model, folder: Path) -> Run:
+    """onnxruntime, float32."""
+    return onnxruntime_session(_float_onnx(model, folder), model.images[:1])
+
+
+def onnx_int8(model: Model, folder: Path, activations: str, layout: str) -> Run:
     """onnxruntime after its own static quantization: per-channel int8 weights; activations QInt8 or QUInt8."""
-    import onnx
     from onnxruntime import quantization as q
 
-    source, path = folder / "float.onnx", folder / f"{activations}-{layout}.onnx"
-    if not source.exists():
-        onnx.save(onnx_model(), str(source))
+    source, path = _float_onnx(model, folder), folder / f"{activations}-{layout}.onnx"
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = [{"x": _image()}]
+            self.left = [{"x": image[None]} for image in model.images]
 
         def get_next(self) -> Any:
             return self.left.pop() if self.left else None
@@ -76,7 +94,16 @@ def onnx_int8(folder: Path, activations: str, layout: str) -> Run:
         activation_type=q.QuantType[activations],
         weight_type=q.QuantType.QInt8,
     )
-    return onnxruntime_session(path)
+    return onnxruntime_session(path, model.images[:1])
+
+
+def onnxruntime_rows(model: Model, folder: Path, kinds: Sequence[tuple[str, str]]) -> list[Runtime]:
+    """onnxruntime's rows: every (activations and weights, layout), then float32."""
+    rows = [
+        Runtime(f"onnxruntime {types} {layout}", "int8", partial(onnx_int8, model, folder, ACTIVATIONS[types], layout))
+        for types, layout in kinds
+    ]
+    return [*rows, Runtime("onnxruntime float32", "float32", partial(onnx_float, model, folder))]
 
 
 def litert(path: Path, resolver: str) -> Run:
@@ -98,8 +125,8 @@ def litert(path: Path, resolver: str) -> Run:
     return run
 
 
-def executorch_xnnpack() -> Run:
-    """ExecuTorch with the XNNPACK delegate, int8 by its own quantizer."""
+def executorch_xnnpack(model: Model, quantized: bool) -> Run:
+    """ExecuTorch with the XNNPACK delegate, float32 or int8 by its own quantizer."""
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -111,11 +138,15 @@ def executorch_xnnpack() -> Run:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     torch.set_num_threads(1)
-    x = torch.from_numpy(_image())
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    prepared = prepare_pt2e(torch.export.export(torch_module(), (x,)).module(check_guards=False), quantizer)
-    prepared(x)
-    exported = torch.export.export(convert_pt2e(prepared), (x,))
+    images = torch.from_numpy(model.images)
+    x = images[:1].clone()
+    exported = torch.export.export(model.module(), (x,))
+    if quantized:
+        quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+        prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
+        for image in images:
+            prepared(image[None])
+        exported = torch.export.export(convert_pt2e(prepared), (x,))
     program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
     _portable_lib._unsafe_reset_threadpool(1)
     buffer = program.buffer

@@ -1,5 +1,6 @@
 """The TVM converter: every op's bits on every instruction set of this machine, and on aarch64 under emulation."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attention_paths import attentions, block
 from fast_paths import extremes, products, rescales
-from merged_cases import merge
+from merged_cases import ALL_CASES, merge
 from needs import skip_without_compiler
-from op_cases import CASES
 from random_nets import mobilenet_v2
 
 from bitship.converters.tvm import TvmConverter, TvmSession, dispatch, open_session
 from bitship.converters.tvm.isa import LEVELS, host_levels
+from bitship.converters.tvm.lower import lower
 from bitship.converters.tvm.narrow import interleaved
 from bitship.errors import FormatError, GraphError, MissingDependencyError, PackageError, TargetError, UnsupportedError
 from bitship.graph import DType, Graph, GraphBuilder, spec
@@ -28,6 +30,7 @@ skip_without_compiler()
 pytest.importorskip("tvm")
 
 HERE = [isa.name for isa in host_levels()]
+THREADS = (1, 2, 3, 5)
 EMULATED = ["linux-aarch64", "linux-aarch64-dotprod"]
 
 
@@ -48,22 +51,43 @@ def differing(graph: Graph, found: list[tuple[Array, ...]], wanted: list[tuple[A
 
 def check(graph: Graph, feeds: list[tuple[Array, ...]], level: str, out: Path) -> None:
     TvmConverter().convert(graph, target_of(level), out)
-    session = open_session(out, graph)
-    assert differing(graph, [session.run(*f) for f in feeds], [spec.run(graph, *f) for f in feeds]) == {}
+    check_threads(open_session(out, graph), graph, feeds)
+
+
+def check_threads(session: TvmSession, graph: Graph, feeds: list[tuple[Array, ...]]) -> None:
+    wanted = [spec.run(graph, *f) for f in feeds]
+    for threads in THREADS:
+        session.set_threads(threads)
+        assert (threads, differing(graph, [session.run(*f) for f in feeds], wanted)) == (threads, {})
+    session.set_threads(1)
 
 
 @pytest.fixture(scope="module", params=HERE)
 def all_cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TvmSession:
-    graph, _ = merge(list(CASES))
+    graph, _ = merge(list(ALL_CASES))
     out = tmp_path_factory.mktemp(request.param)
     TvmConverter().convert(graph, target_of(request.param), out)
     return open_session(out, graph)
 
 
 def test_every_case_gives_the_bits_of_the_specification(all_cases: TvmSession) -> None:
-    graph, feeds = merge(list(CASES))
-    found = [all_cases.run(*f) for f in feeds]
-    assert differing(graph, found, [spec.run(graph, *f) for f in feeds]) == {}
+    graph, feeds = merge(list(ALL_CASES))
+    check_threads(all_cases, graph, feeds)
+
+
+@pytest.mark.parametrize("level", HERE)
+def test_attention_of_random_sizes_and_zero_points_is_exact(level: str, tmp_path: Path) -> None:
+    graph = attentions(np.random.default_rng(9), 12)
+    check(graph, extremes(graph), level, tmp_path)
+
+
+@pytest.mark.parametrize("level", HERE)
+@pytest.mark.parametrize(("tokens", "heads", "head", "fused"), [(197, 3, 64, True), (17, 2, 21, False)])
+def test_an_encoder_block_is_exact(
+    level: str, tokens: int, heads: int, head: int, fused: bool, tmp_path: Path
+) -> None:
+    graph = block(np.random.default_rng(tokens), tokens, heads, head, fused=fused)
+    check(graph, extremes(graph)[:3], level, tmp_path)
 
 
 @pytest.mark.parametrize("level", HERE)
@@ -99,7 +123,7 @@ def test_a_network_is_exact_and_needs_no_tvm_where_it_runs(level: str, tmp_path:
 
 @pytest.mark.parametrize("level", HERE[:1])
 def test_the_same_graph_gives_the_same_bytes(level: str, tmp_path: Path) -> None:
-    graph, _ = merge(list(CASES)[::6])
+    graph, _ = merge(list(ALL_CASES)[::6])
     conversions = [TvmConverter().convert(graph, target_of(level), tmp_path / n) for n in ("a", "b")]
     assert conversions[0] == conversions[1]
     assert {"libcases.so", "runner"} == set(conversions[0].files)
@@ -111,6 +135,7 @@ def run_files(
     command: list[str], graph: Graph, feeds: list[tuple[Array, ...]], folder: Path
 ) -> list[tuple[Array, ...]]:
     """Run the runner on files that hold all feeds, and return what it wrote; its CRCs must fit."""
+    folder.mkdir(exist_ok=True)
     names = []
     for i in range(len(graph.inputs)):
         (folder / f"in{i}").write_bytes(b"".join(f[i].tobytes() for f in feeds))
@@ -134,15 +159,19 @@ def test_every_case_is_exact_on_aarch64_under_emulation(name: str, tmp_path: Pat
         pytest.skip("no cross compiler or emulator for aarch64")
     for i, (graph, feeds) in enumerate(
         [
-            merge(list(CASES)),
+            merge(list(ALL_CASES)),
             (g := products(np.random.default_rng(7)), extremes(g)),
             (h := rescales(np.random.default_rng(8), 30), extremes(h)),
+            (a := attentions(np.random.default_rng(10), 6), extremes(a)),
+            (e := block(np.random.default_rng(11), 37, 2, 24), extremes(e)[:2]),
         ]
     ):
         out = tmp_path / str(i)
         TvmConverter().convert(graph, target, out)
-        found = run_files([target.emulator.program, "./runner"], graph, feeds, out)
-        assert differing(graph, found, [spec.run(graph, *f) for f in feeds]) == {}
+        wanted = [spec.run(graph, *f) for f in feeds]
+        for threads in ("1", "3"):
+            found = run_files([target.emulator.program, "./runner", "--threads", threads], graph, feeds, out)
+            assert differing(graph, found, wanted) == {}
 
 
 def small() -> Graph:
@@ -232,3 +261,49 @@ def test_every_level_names_what_the_kernels_need() -> None:
         assert isa.name == name
         assert isa.lanes in (4, 8, 16)
         assert isa.k_step in (0, 2, 4)
+
+
+def test_more_threads_than_processors_end_and_agree(tmp_path: Path) -> None:
+    graph = block(np.random.default_rng(3), 40, 2, 16)
+    feeds = extremes(graph)
+    TvmConverter().convert(graph, target_of(HERE[0]), tmp_path)
+    wanted = [spec.run(graph, *f) for f in feeds]
+    pinned = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if shutil.which("taskset") else []
+    for threads in ("2", "7", "64"):
+        found = run_files([*pinned, "./runner", "-t", threads], graph, feeds, tmp_path)
+        assert differing(graph, found, wanted) == {}
+
+
+def test_a_forked_process_runs_with_threads_of_its_own(tmp_path: Path) -> None:
+    graph = block(np.random.default_rng(4), 40, 2, 16)
+    feed = extremes(graph)[0]
+    TvmConverter().convert(graph, target_of(HERE[0]), tmp_path)
+    session = open_session(tmp_path, graph, threads=3)
+    wanted = session.run(*feed)
+    child = os.fork()
+    if child == 0:
+        same = all(np.array_equal(a, b) for a, b in zip(session.run(*feed), wanted, strict=True))
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert differing(graph, [session.run(*feed)], [wanted]) == {}
+    session.close()
+
+
+def test_threads_that_can_not_be_are_refused(tmp_path: Path) -> None:
+    graph = small()
+    TvmConverter().convert(graph, target_of(HERE[0]), tmp_path)
+    for threads, message in ((0, "at least 1"), (65, "there are 64")):
+        with pytest.raises(PackageError, match=message):
+            open_session(tmp_path, graph, threads=threads)
+    (tmp_path / "in0").write_bytes(bytes(6))
+    for words in (["-t", "0"], ["-t", "many"], ["-x", "1"]):
+        done = subprocess.run(["./runner", *words, "in0", "out0"], cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 2
+
+
+def test_layout_changes_and_tables_between_products_are_no_kernels() -> None:
+    graph = block(np.random.default_rng(5), 20, 2, 16)
+    program = lower(graph, LEVELS[HERE[0]])
+    kinds = {call.node.split(" (")[1].rstrip(")") for call in program.calls}
+    assert kinds == {"layer_norm", "rms_norm", "fully_connected", "matmul", "softmax_matmul", "add"} & kinds
+    assert not kinds & {"transpose", "slice", "table"}

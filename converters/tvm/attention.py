@@ -93,7 +93,7 @@ class CodeRows:
             if whole < self.pitch // width:
                 self._codes(source + whole * width, target + whole * width, top, True)
             found = horizontal(fn, fn.let(self.total.load(0)), self.isa.lanes, lambda a, b: a + b)
-            self._factors(number, fn.let(maximum(found + i32(self.offset * self.pitch), i32(1))))
+            self._factors(number, fn.let(found + i32(self.offset * self.pitch)))
 
     def _codes(self, source: Expr, target: Expr, top: Expr, last: bool) -> None:
         """Look one vector up and add it to the sum."""
@@ -114,7 +114,7 @@ class CodeRows:
 
     def _factors(self, number: Expr, total: Expr) -> None:
         fn, rq = self.fn, self.op.requant
-        inverse, place = row_reciprocal(fn, fn.let(cast(total, "int64")))
+        inverse, place = row_reciprocal(fn, fn.let(cast(maximum(total, i32(1)), "int64")))
         if self.shared:
             inverse = (inverse * _c(rq.multiplier[0]) + _c(1 << 29)) >> _c(30)
             place = place + _c(31 - rq.shift[0])

@@ -134,7 +134,8 @@ def driver(program: Program, graph: Graph) -> str:
         *_sizes("input", [n for _, n in program.inputs]),
         *_sizes("output", [n for _, n in program.outputs]),
     ]
-    lines += [f"void {c.function}({'void *, ' * len(c.arguments)}int32_t, int32_t);" for c in program.calls]
+    kernels = {c.function: len(c.arguments) for c in program.calls}
+    lines += [f"void {name}({'void *, ' * count}int32_t, int32_t);" for name, count in kernels.items()]
     lines += [
         "void bitship_barrier(int parts);",
         "void bitship_team_run(void);",

@@ -36,7 +36,7 @@ class Lookup:
         parts = []
         for first in range(0, lanes, self.native):
             picks = [min(first + i, lanes - 1) for i in range(self.native)]
-            part = x if lanes == self.native else fn.let(shuffle([x], picks))
+            part = x if lanes == self.native else fn.let(shuffle([x] * -(-self.native // lanes), picks))
             found = [fn.let(getattr(self, f"_{self.isa.table}")(part, plane)) for plane in self.planes]
             parts.append(found[0] if len(found) == 1 else self._joined(found))
         if lanes == self.native:

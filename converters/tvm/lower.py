@@ -6,7 +6,7 @@ from typing import Any
 
 from bitship.converters.tvm.dispatch import Site, lower_node
 from bitship.converters.tvm.isa import Isa
-from bitship.converters.tvm.tir import Function
+from bitship.converters.tvm.tir import Function, Stage
 from bitship.converters.tvm.views import shortcuts
 from bitship.converters.tvm.window import SLACK
 from bitship.graph import Graph, Node, verify
@@ -69,6 +69,26 @@ class Constants:
         return self._known[raw]
 
 
+class Kernels:
+    """Every kernel once: nodes whose code is the same, whatever their constants and tensors, share one."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, Any] = {}
+        self._known: dict[int, list[tuple[str, Any]]] = {}
+
+    def symbol(self, stage: Stage) -> str:
+        """Return the symbol of the function that does what this stage does."""
+        import tvm_ffi
+
+        alike = self._known.setdefault(tvm_ffi.structural_hash(stage.function), [])
+        for name, function in alike:
+            if tvm_ffi.structural_equal(function, stage.function):
+                return name
+        alike.append((stage.name, stage.function))
+        self.functions[stage.name] = stage.function.with_attr("global_symbol", stage.name)
+        return stage.name
+
+
 def lower(graph: Graph, isa: Isa, prefix: str = "bitship_node") -> Program:
     """Lower a verified graph; UnsupportedError names a node with an op outside the set."""
     ranges = verify(graph)
@@ -90,16 +110,15 @@ def lower(graph: Graph, isa: Isa, prefix: str = "bitship_node") -> Program:
         if name in read:
             at[name] = ("constants", constants.add(as_bytes(value)))
     at.update((alias, at[root]) for alias, root in memory.aliases.items() if root in at)
-    kernels: dict[str, Any] = {}
+    kernels = Kernels()
     calls: list[Call] = []
     for node, fn in functions:
         label, addresses = f"{node.output} ({node.op.name})", tuple(_addresses(node, fn, at, constants))
         for stage in fn.finish(target):
-            kernels[stage.name] = stage.function
             shared = stage.divided and _work(graph, node) >= WORTH_SHARING
-            calls.append(Call(stage.name, label, addresses, shared))
+            calls.append(Call(kernels.symbol(stage), label, addresses, shared))
     return Program(
-        kernels=kernels,
+        kernels=kernels.functions,
         calls=tuple(calls),
         inputs=tuple((at[p.name], p.type.nbytes) for p in graph.inputs),
         outputs=tuple((at[p.name], p.type.nbytes) for p in graph.outputs),

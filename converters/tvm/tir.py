@@ -28,7 +28,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a kernel without a barrier inside: a PrimFunc, and whether several threads may share it."""
+    """A part of a kernel without a barrier inside: a PrimFunc yet without a symbol, and whether threads may share it."""
 
     name: str
     function: Any
@@ -306,8 +306,8 @@ class Function:
         for i, (statements, divided) in enumerate(self._stages):
             name = f"{self.name}_{i}"
             fn = tirx.PrimFunc([*self._params, self.part, self.parts], _sequence(self._head + statements))
-            fn = fn.with_attr("global_symbol", name).with_attr("tirx.noalias", True)
-            result.append(Stage(name, fn.with_attr("target", target), divided))
+            fn = fn.with_attr("tirx.noalias", True).with_attr("target", target)
+            result.append(Stage(name, fn, divided))
         return result
 
 

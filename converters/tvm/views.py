@@ -140,7 +140,9 @@ def _write_through(graph: Graph, node: Node, uses: Mapping[str, list[tuple[Node,
     if not isinstance(node.op, _BEFORE_TABLE):
         return
     reader = _only_reader(graph, uses, node.output)
-    if reader is not None and isinstance(reader.op, o.Table) and reader.inputs[0] == node.output:
+    while reader is not None and isinstance(reader.op, o.Reshape) and reader.output in uses:
+        reader = _only_reader(graph, uses, reader.output)
+    if reader is not None and isinstance(reader.op, o.Table):
         table = graph.constants.get(reader.inputs[1])
         types = (graph.types[node.output].dtype, graph.types[reader.output].dtype)
         if table is not None and types == (DType.INT8, DType.INT8):

@@ -15,9 +15,11 @@ from bitship.report import SCHEMA, Bits, Report
 from bitship.targets import TargetKind, load
 
 
-def default_device(package: Package) -> Device:
+def default_device(package: Package, threads: int = 1) -> Device:
     """Return the device that runs a package without further word: this machine, or the target's emulator."""
     target = load(package.manifest.target)
+    if target.emulator is not None and threads != 1:
+        raise DeviceError(f"{package.path}: {threads} threads; in emulation a package runs on 1")
     if target.emulator is not None and target.kind is TargetKind.MCU:
         from bitship.device.qemu import QemuDevice
 
@@ -30,7 +32,7 @@ def default_device(package: Package) -> Device:
         raise DeviceError(f"{package.path}: target '{target.name}' has no emulator; name a device")
     from bitship.device.host import HostDevice
 
-    return HostDevice()
+    return HostDevice(threads)
 
 
 def bench(
@@ -39,6 +41,7 @@ def bench(
     runs: int = 20,
     warmup: int = 3,
     role: str | None = None,
+    threads: int = 1,
 ) -> Report:
     """Run a package's golden vectors on a device, compare every bit, then measure.
 
@@ -46,6 +49,7 @@ def bench(
     device   where to run; this machine or the target's emulator when None
     runs     executions measured on the first random vector, after ``warmup`` unrecorded ones
     role     which artifact; the exact one when None. A tolerant one is measured with its difference stated.
+    threads  how many a tvm package runs on, here; the report's environment says it. Only without a ``device``
 
     Raises BitsDifferError (and measures nothing) when an exact artifact gives other bits, naming the first.
     """
@@ -53,7 +57,9 @@ def bench(
         package = Package.open(Path(package))
     if runs < 1:
         raise DeviceError(f"bench: {runs} runs; at least 1 is needed")
-    device = device or default_device(package)
+    if device is not None and threads != 1:
+        raise DeviceError(f"bench: {threads} threads for device '{device.name}'; a device of one's own has its own")
+    device = device or default_device(package, threads)
     artifact = package.artifact(role)
     inputs, wanted = package.vectors()
     with device.open(package, role) as session:

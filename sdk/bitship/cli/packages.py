@@ -53,6 +53,7 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, help="Recorded executions.")] = 20,
     warmup: Annotated[int, typer.Option(min=0, help="Executions before them.")] = 3,
     artifact: Annotated[str | None, typer.Option(help="Which artifact, by role; the exact one when not given.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads a tvm package runs on, on this machine.")] = 1,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the report as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page.")] = None,
     json: Json = False,
@@ -64,7 +65,7 @@ def bench(
     found = []
     for path in package:
         with working(f"benchmarking {path}", json):
-            found.append(run(path, runs=runs, warmup=warmup, role=artifact))
+            found.append(run(path, runs=runs, warmup=warmup, role=artifact, threads=threads))
     if out is not None:
         reports.save(found, out)
     if html is not None:

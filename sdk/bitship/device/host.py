@@ -1,4 +1,4 @@
-"""This machine as a device: packages run in this process, one thread, timed with a monotonic clock."""
+"""This machine as a device: packages run in this process, timed with a monotonic clock."""
 
 import platform
 import time
@@ -10,25 +10,26 @@ from pathlib import Path
 from bitship.converters.base import Session
 from bitship.device.base import DeviceSession, FigureKind, Samples
 from bitship.device.runner import DEADLINE_SECONDS, RunnerSession
+from bitship.errors import DeviceError
 from bitship.graph import Graph
 from bitship.graph.base import Array
 from bitship.package import Package
 from bitship.targets import ConverterName
 
 
-def _firmware(path: Path, graph: Graph) -> Session:
+def _firmware(path: Path, graph: Graph, _: int) -> Session:
     from bitship.converters.firmware import open_session
 
     return open_session(path, graph)
 
 
-def _tvm(path: Path, graph: Graph) -> Session:
+def _tvm(path: Path, graph: Graph, threads: int) -> Session:
     from bitship.converters.tvm import open_session
 
-    return open_session(path, graph)
+    return open_session(path, graph, threads)
 
 
-def _executorch(path: Path, graph: Graph) -> Session:
+def _executorch(path: Path, graph: Graph, _: int) -> Session:
     from bitship.converters.executorch import open_session
 
     return open_session(path, graph)
@@ -36,7 +37,7 @@ def _executorch(path: Path, graph: Graph) -> Session:
 
 RUNNER_ROLE = "runner"  # an executable artifact: it runs as a process of its own, not in this one
 
-OPENERS: dict[ConverterName, Callable[[Path, Graph], Session]] = {
+OPENERS: dict[ConverterName, Callable[[Path, Graph, int], Session]] = {
     ConverterName.FIRMWARE: _firmware,
     ConverterName.TVM: _tvm,
     ConverterName.EXECUTORCH: _executorch,
@@ -72,21 +73,30 @@ class _HostSession:
         return (Samples("latency", "ms", FigureKind.MEASURED, tuple(values)),)
 
 
+@dataclass(frozen=True)
 class HostDevice:
-    """The machine bitship runs on."""
+    """The machine bitship runs on; ``threads`` is how many a package runs on, more than one for tvm packages only."""
 
+    threads: int = 1
     name = "host"
 
     def environment(self) -> dict[str, str]:
-        return {"processor": processor(), "system": f"{platform.system()} {platform.machine()}", "threads": "1"}
+        return {"processor": processor(), "system": f"{platform.system()} {platform.machine()}", "threads": str(self.threads)}
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
-        artifact = package.artifact(role)
+        artifact, converter = package.artifact(role), package.manifest.converter
+        if self.threads < 1 or (self.threads > 1 and converter is not ConverterName.TVM):
+            raise DeviceError(
+                f"{package.path}: a {converter.value} package on {self.threads} threads; tvm packages run on 1 or "
+                "more, others on 1"
+            )
         if artifact.role == RUNNER_ROLE:
-            yield RunnerSession(None, package.path / artifact.path, package.graph(), DEADLINE_SECONDS)
+            yield RunnerSession(
+                None, package.path / artifact.path, package.graph(), DEADLINE_SECONDS, threads=self.threads
+            )
             return
-        session = OPENERS[package.manifest.converter](package.path / artifact.path, package.graph())
+        session = OPENERS[converter](package.path / artifact.path, package.graph(), self.threads)
         try:
             yield _HostSession(session)
         finally:

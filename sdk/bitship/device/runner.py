@@ -23,12 +23,16 @@ _RUN = re.compile(r"run_ns (\d+)")
 
 @dataclass(frozen=True)
 class RunnerSession:
-    """One package's runner; ``emulator`` is the program that runs it, None for this machine itself."""
+    """One package's runner; ``emulator`` is the program that runs it, None for this machine itself.
+
+    threads  how many it runs on; only tvm packages' runners take more than one
+    """
 
     emulator: str | None
     runner: Path
     graph: Graph
     deadline_s: float
+    threads: int = 1
 
     def run(self, rows: Sequence[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
         """Run all rows in one start of the runner; DeviceError when it fails, hangs, or its results are damaged."""
@@ -46,7 +50,8 @@ class RunnerSession:
         return list(zip(*columns, strict=True))
 
     def _start(self, words: list[str]) -> str:
-        command = [*([self.emulator] if self.emulator else []), str(self.runner.resolve()), *words]
+        command = [*([self.emulator] if self.emulator else []), str(self.runner.resolve())]
+        command += [*(["--threads", str(self.threads)] if self.threads > 1 else []), *words]
         if not os.access(self.runner, os.X_OK):
             raise DeviceError(f"{self.runner}: is not executable; export the package again")
         try:
