@@ -49,6 +49,19 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
     "expand to a higher rank": (lambda m, x: F.relu(x).expand(3, 1, 4, 6), {}, (4, 6)),
     "repeat": (lambda m, x: F.relu(x).repeat(1, 2, 3), {}, (4, 6)),
     "einsum": (lambda m, x: torch.einsum("bij,bkj->bik", x, F.relu(x)), {}, (4, 6)),
+    "product with a constant matrix": (lambda m, x: x @ m.w, {"w": nn.Parameter(constant(6, 5))}, (4, 6)),
+    "product with one matrix for all heads": (
+        lambda m, x: F.relu(x) @ x[:, :1].transpose(-1, -2),
+        {},
+        (3, 4, 6),
+    ),
+    "product of one matrix with all": (lambda m, x: x[:, :1] @ F.relu(x).transpose(-1, -2), {}, (3, 4, 6)),
+    "product of ranks that differ": (lambda m, x: x @ F.relu(x[0, 0]).transpose(0, 1), {}, (3, 4, 6)),
+    "multi-query attention": (
+        lambda m, x: F.scaled_dot_product_attention(x, x[:, :1] * 0.5, F.relu(x[:, :1])),
+        {},
+        (3, 4, 6),
+    ),
     "conv1d": (lambda m, x: m.f(x), {"f": nn.Conv1d(6, 8, 3, stride=2, padding=1, groups=2)}, (6, 9)),
     "conv1d, same": (lambda m, x: m.f(x), {"f": nn.Conv1d(6, 8, 3, padding="same", dilation=2)}, (6, 9)),
     "conv1d, batch norm": (
@@ -147,6 +160,7 @@ def test_the_integer_graph_follows_the_floats_and_the_kernels_follow_the_specifi
         (lambda m, x: torch.roll(x, 1), "name its axes"),
         (lambda m, x: x.max(1)[1].float(), "index of the extreme"),
         (lambda m, x: F.conv1d(x, x[:, :, :3]), "weights are computed"),
+        (lambda m, x: x @ x[0, 0], "give it a second axis"),
         (lambda m, x: F.softplus(x, beta=2), "beta must be 1"),
         (lambda m, x: torch.cumsum(x, 1), "cumsum"),
     ],

@@ -5,6 +5,7 @@ and axes are the front end's (NCHW for images); images are stored NHWC, other te
 tensor is transposed only where an op needs the other order. Every requantization rounds once.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -113,6 +114,16 @@ class Window:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
+
+
+def batches(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """Return the batch of a matmul of these shapes: leading axes of which b has but one join the rows of a."""
+    lead = b[:-2]
+    while lead and lead[-1] == 1:
+        lead = lead[:-1]
+    if len(a) < 2 or len(a) != len(b) or a[: len(lead)] != lead:
+        raise UnsupportedError(f"matmul of {a} and {b}: leading axes must be equal, or 1 in the second operand's last")
+    return math.prod(lead)
 
 
 class Integerizer:
@@ -280,14 +291,12 @@ class Integerizer:
     def matmul(
         self, name: str, a: QuantizedTensor, b: QuantizedTensor, out: QParams, factor: Fraction | None = None
     ) -> QuantizedTensor:
-        """Batched product over the last two axes of tensors with equal leading axes; ``factor`` scales the result."""
+        """Batched product over the last two axes, leading ones as ``batches`` says; ``factor`` scales the result."""
         a, b = self.natural(a), self.natural(b)
-        if a.shape[:-2] != b.shape[:-2] or len(a.shape) < 2:
-            raise UnsupportedError(f"matmul of {a.shape} and {b.shape}: leading axes must be equal")
-        batch = int(np.prod(a.shape[:-2], dtype=np.int64))
+        batch = batches(a.shape, b.shape)
         real = (factor or Fraction(1)) * Fraction(a.q.scale) * Fraction(b.q.scale) / Fraction(out.scale)
         op = MatMul(a.q.zero_point, b.q.zero_point, self.epilogue([real], out))
-        sides = [self.view(t.name, (batch, *t.shape[-2:])) for t in (a, b)]
+        sides = [self.view(t.name, (batch, math.prod(t.shape[:-1]) // batch, t.shape[-1])) for t in (a, b)]
         shape = (*a.shape[:-1], b.shape[-1])
         return QuantizedTensor(self.view(self.b.node(name, op, *sides), shape), shape, out)
 

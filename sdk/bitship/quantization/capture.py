@@ -8,7 +8,7 @@ from bitship.quantization.folding import FOLDS, fetch
 from bitship.quantization.inlining import composites, regions
 from bitship.quantization.patterns import PATTERNS
 from bitship.quantization.rewrite import REWRITES, calls
-from bitship.quantization.spelling import SPELLINGS, quotients, sums
+from bitship.quantization.spelling import SPELLINGS, products, quotients, sums
 
 __all__ = ["capture", "fetch", "normalise"]
 
@@ -40,7 +40,7 @@ def normalise(graph_module: Any) -> Any:
     """Drop identities, make in-place calls functional, and rewrite what the handlers have no op for."""
     _check_static(graph_module)
     early = (regions, _drop_identities, _functional, *SPELLINGS, *PATTERNS, composites)
-    for step in (*early, *REWRITES, quotients, sums, *FOLDS):
+    for step in (*early, *REWRITES, products, quotients, sums, *FOLDS):
         step(graph_module)
         graph_module.graph.eliminate_dead_code()
         graph_module.graph.lint()
