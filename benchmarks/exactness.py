@@ -1,6 +1,7 @@
 """Every real model through every back end: are the bits the specification's?
 
 python -m benchmarks.exactness --data FOLDER [--inputs 100] [--device-inputs 5] [--only NAME] [--json FILE]
+python -m benchmarks.exactness --suite transformers
 """
 
 import argparse
@@ -16,6 +17,7 @@ import numpy as np
 
 from benchmarks.litert import LiteRtReference
 from benchmarks.models import MODELS, RealModel, data_folder, inputs
+from benchmarks.transformers import NOT_APPLICABLE, Subject, subjects
 from bitship.benchmarking import default_device
 from bitship.errors import BitshipError, DoesNotFitError, MissingDependencyError
 from bitship.exporting import export
@@ -72,9 +74,14 @@ BACKENDS: tuple[tuple[str, str, ConverterName, bool], ...] = (
     ("firmware, host", "host", ConverterName.FIRMWARE, True),
     ("TVM aarch64", "linux-aarch64", ConverterName.TVM, False),
     ("Cortex-M4", "mps2-an386", ConverterName.FIRMWARE, False),
+    ("Cortex-M7", "mps2-an500", ConverterName.FIRMWARE, False),
     ("Cortex-M55", "mps3-an547", ConverterName.FIRMWARE, False),
 )
 COLUMNS = ("LiteRT reference", "host C", *(b[0] for b in BACKENDS))
+SUITES = {
+    "tflite": [c for c in COLUMNS if c != "Cortex-M7"],
+    "transformers": [c for c in COLUMNS if c not in ("LiteRT reference", "Cortex-M4")],
+}
 
 
 def cells(model: RealModel, folder: Path, count: int, few: int, only: set[str]) -> Iterator[Cell]:
@@ -87,7 +94,7 @@ def cells(model: RealModel, folder: Path, count: int, few: int, only: set[str]) 
         "LiteRT reference": (lambda: open_litert(path, graph, model.outputs), count),
         "host C": (lambda: open_host_c(graph), count),
     }
-    for name, target, converter, on_host in BACKENDS:
+    for name, target, converter, on_host in (b for b in BACKENDS if b[0] in SUITES["tflite"]):
         opened[name] = (
             lambda t=target, c=converter: open_package(graph, t, c, rows),  # type: ignore[misc]
             count if on_host else min(few, count),
@@ -98,6 +105,27 @@ def cells(model: RealModel, folder: Path, count: int, few: int, only: set[str]) 
         start = time.monotonic()
         cell = _compare(model.name, name, opener, rows[:n], wanted[:n])
         print(f"{model.name:28} {name:18} {cell.text}  ({time.monotonic() - start:.1f} s)", file=sys.stderr, flush=True)
+        yield cell
+
+
+def subject_cells(subject: Subject, only: set[str]) -> Iterator[Cell]:
+    """Yield one cell per back end for a transformer."""
+    rows = subject.rows()
+    wanted = [spec.run(subject.graph, *row) for row in rows]
+    opened: dict[str, Callable[[], object]] = {"host C": lambda: open_host_c(subject.graph)}
+    for name, target, converter, _ in BACKENDS:
+        opened[name] = lambda t=target, c=converter: open_package(subject.graph, t, c, rows)  # type: ignore[misc]
+    for name in SUITES["transformers"]:
+        if only and name not in only:
+            continue
+        n = subject.counts.get(name, 0)
+        start = time.monotonic()
+        cell = Cell(subject.name, name, why_not=NOT_APPLICABLE)
+        if n:
+            cell = _compare(subject.name, name, opened[name], rows[:n], wanted[:n])
+        print(
+            f"{subject.name:18} {name:16} {cell.text}  ({time.monotonic() - start:.1f} s)", file=sys.stderr, flush=True
+        )
         yield cell
 
 
@@ -127,18 +155,25 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], choices=COLUMNS, help="one back end; may be repeated")
     parser.add_argument("--model", action="append", default=[], help="part of a model's name; may be repeated")
     parser.add_argument("--json", type=Path, help="write the cells here")
+    parser.add_argument("--suite", choices=list(SUITES), default="tflite")
     args = parser.parse_args()
-    folder = data_folder(args.data)
-    models = [m for m in MODELS if not args.model or any(part in m.name for part in args.model)]
-    found = [c for m in models for c in cells(m, folder, args.inputs, args.device_inputs, set(args.only))]
-    columns = [c for c in COLUMNS if not args.only or c in args.only]
-    rows = [
-        [m.name, *(next(c.text for c in found if (c.model, c.backend) == (m.name, b)) for b in columns)] for m in models
-    ]
+
+    def wanted(name: str) -> bool:
+        return not args.model or any(part in name for part in args.model)
+
+    if args.suite == "transformers":
+        found = [c for s in subjects(wanted) for c in subject_cells(s, set(args.only))]
+    else:
+        folder = data_folder(args.data)
+        models = [m for m in MODELS if wanted(m.name)]
+        found = [c for m in models for c in cells(m, folder, args.inputs, args.device_inputs, set(args.only))]
+    columns = [c for c in SUITES[args.suite] if not args.only or c in args.only]
+    names = list(dict.fromkeys(c.model for c in found))
+    rows = [[n, *(next(c.text for c in found if (c.model, c.backend) == (n, b)) for b in columns)] for n in names]
     table("bits equal to the specification (inputs compared)", ["model", *columns], rows, left=9)
     if args.json:
         args.json.write_bytes(msgspec.json.encode(found))
-    return int(any(c.differing or c.why_not for c in found))
+    return int(any(c.differing or c.why_not not in ("", NOT_APPLICABLE) for c in found))
 
 
 if __name__ == "__main__":

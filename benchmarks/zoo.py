@@ -250,7 +250,10 @@ def main() -> int:
         parser.error(f"--models: {', '.join(unknown)}; {', '.join(MODELS)} are known")
     with ThreadPoolExecutor(max(args.jobs, 1)) as pool:
         running = pool.map(lambda n: in_process(n, args.recipe, args.limit, args.memory), names)
-        outcomes = list(track(running, "zoo", len(names), console=console(stderr=True), transient=True))
+        outcomes = []
+        for o in track(running, "zoo", len(names), console=console(stderr=True), transient=True):
+            print("  ".join(part for part in row(o) if part), file=sys.stderr, flush=True)
+            outcomes.append(o)
     table("models with random weights (measured)", COLUMNS, [row(o) for o in outcomes], left=1)
     converted, exact = sum(o.converted for o in outcomes), sum(o.exact for o in outcomes)
     console().print(f"{converted} of {len(outcomes)} converted, {exact} exact, {100 * exact / len(outcomes):.0f} %")

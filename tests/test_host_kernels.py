@@ -1,5 +1,8 @@
-"""Packed convolutions of an x86-64 host: every level of instructions that this processor has, the same bits."""
+"""Packed kernels of an x86-64 host: every level of instructions that this processor has, the same bits."""
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +12,14 @@ from needs import skip_without_kernels
 from op_builders import conv as conv_case
 from op_builders import depthwise as depthwise_case
 from op_builders import fc as fc_case
+from op_builders import matmul as matmul_case
+from transformer_cases import softmax_matmul
 
 from bitship import kernels
-from bitship.graph import Graph, spec
+from bitship.graph import DType, Graph, spec
 from bitship.graph.base import Array
 from bitship.graph.host import execute, prepare
-from bitship.graph.ops import Rounding
+from bitship.graph.ops import Rounding, SoftmaxMatMul
 
 skip_without_kernels()
 
@@ -83,6 +88,39 @@ def test_convolutions_of_odd_shapes_and_tails(data: st.DataObject) -> None:
 @given(st.integers(1, 140), st.integers(1, 70), st.sampled_from([1, 16, 31, 32, 33, 70]), st.integers(-128, 127))
 def test_rows_by_depth_by_channels(rows: int, depth: int, channels: int, zero_point: int) -> None:
     assert_exact_at_every_level(*fc_case("random", rows, depth, channels, izp=zero_point, wzp=0))
+
+
+extents = st.tuples(st.integers(1, 3), st.integers(1, 80), st.integers(1, 70), st.sampled_from([1, 16, 31, 33, 64]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(extents, st.integers(-128, 127), st.sampled_from([0, -128, 127]), st.booleans(), st.booleans())
+def test_products_of_odd_extents(
+    shape: tuple[int, int, int, int], azp: int, bzp: int, wide: bool, epilogue: bool
+) -> None:
+    more = {"atype": DType.INT16, "azp": 0} if wide else {"azp": azp}
+    assert_exact_at_every_level(*matmul_case("random", *shape, bzp=bzp, epilogue=epilogue, **more))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    extents, st.sampled_from([0, -128, 127]), st.booleans(), st.booleans(), st.sampled_from([DType.INT8, DType.INT16])
+)
+def test_softmax_products_of_odd_extents(
+    shape: tuple[int, int, int, int], zp: int, masked: bool, per_channel: bool, out: DType
+) -> None:
+    case = softmax_matmul("random", *shape, 0.04, zp=zp, masked=masked, per_channel=per_channel, out=out, out_zp=-5)
+    assert_exact_at_every_level(*case)
+
+
+@pytest.mark.parametrize("shift", [1, 7, 8])
+def test_left_shifts_within_and_beyond_the_fast_epilogue(shift: int) -> None:
+    graph, rows = softmax_matmul("random", 1, 9, 40, 20, 0.5)
+    node = graph.nodes[0]
+    assert isinstance(node.op, SoftmaxMatMul)
+    requant = msgspec.structs.replace(node.op.requant, shift=(shift,))
+    op = msgspec.structs.replace(node.op, requant=requant)
+    assert_exact_at_every_level(replace(graph, nodes=(msgspec.structs.replace(node, op=op),)), rows)
 
 
 @settings(deadline=None, max_examples=60)

@@ -138,7 +138,7 @@ def centred(x: Tensor, zero_point: int, dtype: DType = DType.INT32) -> Tensor:
 
 
 def ratio(numerator: Tensor | int, denominator: Tensor) -> Tensor:
-    """``floor(numerator / denominator)`` of int64 numbers, none below zero: the portable kernel truncates there."""
+    """``floor(numerator / denominator)`` of int64 numbers that are not negative: the portable kernel truncates."""
     import torch
 
     if isinstance(numerator, int):

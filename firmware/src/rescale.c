@@ -44,12 +44,20 @@ static inline void rescale_double(const struct bitship_rescale *r, const int32_t
     }
 }
 
+/* One factor is read before the loop: for all a compiler knows, a store to a lane could change it. */
 static inline void rescale_single(const struct bitship_rescale *r, const int32_t *m, const int8_t *s,
                                   int32_t step, int32_t lo, int32_t hi, int32_t n, int32_t *lanes) {
     const int32_t izp = r->input_zero_point, pre = r->pre_shift, ozp = r->output_zero_point;
-    for (int32_t i = 0; i < n; i++) {
-        lanes[i] = bitship_place(bitship_single(centre(lanes[i], izp, pre), m[i * step], 31 - s[i * step]),
-                                 lo, hi, ozp);
+    if (step == 0) {
+        const int32_t factor = m[0], down = 31 - s[0];
+        for (int32_t i = 0; i < n; i++) {
+            lanes[i] = bitship_place(bitship_single(centre(lanes[i], izp, pre), factor, down), lo, hi, ozp);
+        }
+    } else {
+        for (int32_t i = 0; i < n; i++) {
+            lanes[i] =
+                bitship_place(bitship_single(centre(lanes[i], izp, pre), m[i], 31 - s[i]), lo, hi, ozp);
+        }
     }
 }
 

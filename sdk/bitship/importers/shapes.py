@@ -14,6 +14,8 @@ from bitship.graph.ops import (
     Concat,
     MaxPool2D,
     Pad,
+    ReduceMax,
+    ReduceMin,
     ReduceSum,
     Resize,
     Slice,
@@ -55,6 +57,20 @@ def mean(
     if keep:
         return y
     return reshape(g, name, y, tuple(n for i, n in enumerate(y.shape) if i not in wanted))
+
+
+def extreme(
+    g: Integerizer,
+    name: str,
+    x: QuantizedTensor,
+    op: type[ReduceMax] | type[ReduceMin],
+    axes: Sequence[int],
+    keep: bool,
+) -> QuantizedTensor:
+    """Largest or smallest element over axes, parameters kept."""
+    wanted = {a % len(x.shape) for a in axes}
+    y = g.result(g.b.node(name, op(tuple(sorted(x.axis(a) for a in wanted))), x.name), x, x.q)
+    return y if keep else reshape(g, name, y, tuple(n for i, n in enumerate(y.shape) if i not in wanted))
 
 
 def avg_pool(g: Integerizer, name: str, x: QuantizedTensor, window: Window, count_padding: bool) -> QuantizedTensor:

@@ -24,7 +24,19 @@ MOVES = frozenset(
             "expand",
             "roll",
         ),
-        *("avg_pool1d", "unflatten", "movedim", "flip", "index_select", "pixel_unshuffle", "repeat", "t", "cat"),
+        *(
+            "avg_pool1d",
+            "unflatten",
+            "movedim",
+            "flip",
+            "index_select",
+            "pixel_unshuffle",
+            "repeat",
+            "t",
+            "cat",
+            "amax",
+            "amin",
+        ),
     )
 )
 """Ops that move, choose or mix elements: what is said of the result holds for the operands."""

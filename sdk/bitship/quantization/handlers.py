@@ -127,6 +127,13 @@ def elu(w: Walk, node: Any) -> Pending:
     return table(w, node, functions.elu(float(argument(node, 1, "alpha", 1.0))))
 
 
+def softplus(w: Walk, node: Any) -> Pending:
+    """Softplus of slope 1; torch's switch to the identity above its threshold is below rounding."""
+    if argument(node, 1, "beta", 1) != 1 or argument(node, 2, "threshold", 20) < 20:
+        raise QuantizationError(f"{where(node)}: beta must be 1, threshold 20 or more")
+    return table(w, node, functions.softplus)
+
+
 def both(a: Limits, b: Limits) -> Limits:
     """Return the limits of two clamps, the second first."""
     return min(max(a[0], b[0]), b[1]), max(min(a[1], b[1]), b[0])
@@ -251,6 +258,12 @@ HANDLERS: dict[str, Handler] = {
     "neg": unary(functions.negative),
     "abs": unary(abs),
     "square": unary(functions.square),
+    "reciprocal": unary(functions.reciprocal),
+    "sqrt": unary(functions.power(Fraction(1, 2))),
+    "rsqrt": unary(functions.power(Fraction(-1, 2))),
+    "log": unary(functions.log),
+    "softplus": softplus,
+    "mish": unary(functions.mish),
     "pow": power,
     "gelu": gelu,
     "leaky_relu": leaky_relu,
@@ -267,12 +280,21 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def handler_of(node: Any) -> Handler:
-    """Return the handler of a call; QuantizationError when its op has no integer form."""
+def _tables() -> tuple[dict[str, Handler], ...]:
     from bitship.quantization.moving import MOVING
     from bitship.quantization.norms import NORM_HANDLERS
 
-    tables = (HANDLERS, MOVING, NORM_HANDLERS)
+    return HANDLERS, MOVING, NORM_HANDLERS
+
+
+def handled(name: str) -> bool:
+    """Return whether an op has a handler."""
+    return any(name in table_of for table_of in _tables())
+
+
+def handler_of(node: Any) -> Handler:
+    """Return the handler of a call; QuantizationError when its op has no integer form."""
+    tables = _tables()
     for table_of in tables:
         if op_name(node) in table_of:
             return table_of[op_name(node)]

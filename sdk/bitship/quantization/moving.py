@@ -4,6 +4,7 @@ from fractions import Fraction
 from typing import Any
 
 from bitship.errors import QuantizationError
+from bitship.graph.ops import ReduceMax, ReduceMin
 from bitship.importers import shapes
 from bitship.importers.integerize import QuantizedTensor, Window
 from bitship.importers.pending import Pending
@@ -98,6 +99,17 @@ def upsample_bilinear2d(w: Walk, node: Any) -> QuantizedTensor:
     return shapes.resize(w.g, node.name, x, size, lambda i, m, n: max((i + half) * steps[m, n] - half, Fraction(0)))
 
 
+def extreme(op: type[ReduceMax] | type[ReduceMin]) -> Handler:
+    """Return the handler of the largest or smallest element over axes."""
+
+    def handle(w: Walk, node: Any) -> QuantizedTensor:
+        x, axes = w.quantized(node, node.args[0]), argument(node, 1, "dim", None)
+        axes = [axes] if isinstance(axes, int) else (axes or list(range(len(x.shape))))
+        return shapes.extreme(w.g, node.name, x, op, axes, bool(argument(node, 2, "keepdim", False)))
+
+    return handle
+
+
 def viewed(w: Walk, node: Any) -> QuantizedTensor:
     """Every op that only changes the shape: the captured result's shape says it all."""
     return shapes.reshape(w.g, node.name, w.quantized(node, node.args[0]), tuple(node.meta["val"].shape))
@@ -149,6 +161,8 @@ def pixel_shuffle(w: Walk, node: Any) -> QuantizedTensor:
 MOVING: dict[str, Handler] = {
     "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d,
+    "amax": extreme(ReduceMax),
+    "amin": extreme(ReduceMin),
     "cat": cat,
     "pad": pad,
     "constant_pad_nd": pad,

@@ -159,4 +159,12 @@ def constant_value(graph_module: Any, node: Any) -> Any:
         return node.target(*map_arg(node.args, known.get), **map_arg(node.kwargs, known.get))
 
 
+REWRITTEN = frozenset(
+    (
+        *("chunk", "split", "split_with_sizes", "unbind", "select", "stack", "view"),
+        *("batch_norm", "scaled_dot_product_attention"),
+    )
+)
+"""Ops without handlers that are rewritten after composite ops were taken apart."""
+
 REWRITES: tuple[Callable[[Any], None], ...] = (lists, selections, attention, added_masks)

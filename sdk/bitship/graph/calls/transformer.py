@@ -64,7 +64,11 @@ def _exponentials(unit: int, n: int) -> tuple[CArray, CArray]:
 def shiftmax(op: ops.Shiftmax, out: TensorType, types: Types, tile: int) -> Lowered:
     """ShiftExp of every difference to the maximum, made ahead of time."""
     below, _ = _exponentials(op.unit, SHIFTMAX_N)
-    return "shiftmax", struct("shift_exp", **_rows(out), masked=op.unit * op.masked, below=below, zero=None, requant=None), 0
+    return (
+        "shiftmax",
+        struct("shift_exp", **_rows(out), masked=op.unit * op.masked, below=below, zero=None, requant=None),
+        0,
+    )
 
 
 def shiftgelu(op: ops.ShiftGelu, out: TensorType, types: Types, tile: int) -> Lowered:

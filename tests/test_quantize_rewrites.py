@@ -1,0 +1,156 @@
+"""Ops that are rewritten into others before quantization: the float value stays, the integers follow it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from quantized import Call, batches, feed, run, sqnr
+
+from bitship.errors import QuantizationError
+from bitship.graph import spec
+from bitship.quantization import quantize
+from bitship.quantization.capture import capture
+
+torch = pytest.importorskip("torch")
+
+nn, F = torch.nn, torch.nn.functional
+
+
+def constant(*shape: int, seed: int = 5) -> Any:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def rms_over_channels(m: Any, x: Any) -> Any:
+    y = x * torch.rsqrt(x.pow(2).mean(dim=1, keepdim=True) + 1e-5)
+    return y * m.gain.reshape(1, -1, 1, 1)
+
+
+def no_autocast(m: Any, x: Any) -> Any:
+    with torch.autocast("cpu", enabled=False):
+        return F.relu(x.float()) * 2
+
+
+def no_gradient(m: Any, x: Any) -> Any:
+    with torch.no_grad():
+        return torch.sigmoid(x)
+
+
+def gated(m: Any, x: Any) -> Any:
+    a, b = x.split(6, dim=1)
+    return (torch.softmax(a, -1) * b).sum(dim=-1, keepdim=True).expand_as(b) * b
+
+
+# name: (function, parts, input shape without batch)
+CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
+    "reshape_as": (lambda m, x: x.flatten(1).reshape_as(x) + x, {}, (4, 6)),
+    "view_as": (lambda m, x: F.relu(x.reshape(1, -1).view_as(x)), {}, (4, 6)),
+    "expand, read by ops that broadcast": (lambda m, x: x + x.mean(-1, keepdim=True).expand_as(x), {}, (4, 6)),
+    "expand, kept": (lambda m, x: x.mean(-1, keepdim=True).expand(1, 4, 6), {}, (4, 6)),
+    "expand to a higher rank": (lambda m, x: F.relu(x).expand(3, 1, 4, 6), {}, (4, 6)),
+    "repeat": (lambda m, x: F.relu(x).repeat(1, 2, 3), {}, (4, 6)),
+    "einsum": (lambda m, x: torch.einsum("bij,bkj->bik", x, F.relu(x)), {}, (4, 6)),
+    "conv1d": (lambda m, x: m.f(x), {"f": nn.Conv1d(6, 8, 3, stride=2, padding=1, groups=2)}, (6, 9)),
+    "conv1d, same": (lambda m, x: m.f(x), {"f": nn.Conv1d(6, 8, 3, padding="same", dilation=2)}, (6, 9)),
+    "conv1d, batch norm": (
+        lambda m, x: m.norm(m.f(x)),
+        {"f": nn.Conv1d(6, 8, 1, bias=False), "norm": nn.BatchNorm1d(8)},
+        (6, 9),
+    ),
+    "avg_pool1d": (lambda m, x: F.avg_pool1d(x, 3, 2), {}, (6, 9)),
+    "max_pool1d": (lambda m, x: F.max_pool1d(x, 3, 2, 1), {}, (6, 9)),
+    "adaptive_avg_pool1d": (lambda m, x: F.adaptive_avg_pool1d(x, 3), {}, (6, 9)),
+    "roll": (lambda m, x: torch.roll(F.relu(x), (-3, 2), (1, 2)), {}, (5, 6, 4)),
+    "roll by nothing": (lambda m, x: torch.roll(F.relu(x), (0, 5), (2, 1)), {}, (5, 6, 4)),
+    "unfold, overlapping": (lambda m, x: F.unfold(F.relu(x), 3, padding=1, stride=2), {}, (4, 6, 8)),
+    "unfold, dilated": (lambda m, x: F.unfold(F.relu(x), (2, 3), dilation=(2, 1)), {}, (4, 6, 8)),
+    "unfold, tiling": (lambda m, x: F.unfold(F.relu(x), (2, 4), stride=(2, 4)), {}, (4, 6, 8)),
+    "fold, overlapping": (
+        lambda m, x: F.fold(x, (6, 8), 3, padding=1, stride=2),
+        {},
+        (36, 12),
+    ),
+    "amax": (lambda m, x: F.relu(x).amax((1, 2)), {}, (4, 6, 5)),
+    "amin, kept axis": (lambda m, x: F.relu(x).amin(2, keepdim=True), {}, (4, 6, 5)),
+    "max along an axis": (lambda m, x: F.relu(x).max(2)[0], {}, (4, 6)),
+    "min along an axis, kept": (lambda m, x: F.relu(x).min(1, keepdim=True)[0] * x, {}, (4, 6)),
+    "sum": (lambda m, x: x.sum((1, 2)), {}, (4, 6)),
+    "sum of all": (lambda m, x: x.sum().reshape(1, 1), {}, (4, 6)),
+    "gated sum": (gated, {}, (12, 6)),
+    "quotient": (lambda m, x: x / (torch.exp(-x.abs()) + 1), {}, (4, 6)),
+    "quotient by a sum": (lambda m, x: torch.sigmoid(x) / torch.sigmoid(x).sum(-1, keepdim=True), {}, (4, 6)),
+    "sqrt": (lambda m, x: (x.abs() + 1).sqrt(), {}, (4, 6)),
+    "rsqrt": (lambda m, x: (x.abs() + 1).rsqrt(), {}, (4, 6)),
+    "log": (lambda m, x: (x.abs() + 1).log(), {}, (4, 6)),
+    "softplus": (lambda m, x: F.softplus(x), {}, (4, 6)),
+    "mish": (lambda m, x: F.mish(x), {}, (4, 6)),
+    "rms over channels": (rms_over_channels, {"gain": nn.Parameter(constant(6) * 0.2 + 1)}, (6, 4, 5)),
+    "rms without gain": (
+        lambda m, x: x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6),
+        {},
+        (4, 6),
+    ),
+    "unit vectors": (lambda m, x: F.normalize(x, dim=-1), {}, (4, 6)),
+    "unit vectors of channels": (lambda m, x: F.normalize(x, dim=1), {}, (6, 4, 5)),
+    "group norm": (lambda m, x: m.f(x), {"f": nn.GroupNorm(3, 6)}, (6, 4, 5)),
+    "group norm without gain": (lambda m, x: m.f(x), {"f": nn.GroupNorm(2, 6, affine=False)}, (6, 4, 5)),
+    "bicubic": (
+        lambda m, x: F.interpolate(x, (7, 6), mode="bicubic", align_corners=False),
+        {},
+        (3, 8, 8),
+    ),
+    "antialiased": (lambda m, x: F.interpolate(x, (4, 5), mode="bilinear", antialias=True), {}, (3, 8, 8)),
+    "uneven adaptive pool": (lambda m, x: F.adaptive_avg_pool2d(x, (3, 4)), {}, (3, 7, 8)),
+    "region without autocast": (no_autocast, {}, (4, 6)),
+    "region without gradients": (no_gradient, {}, (4, 6)),
+    "casts": (lambda m, x: F.relu(x.double()).to(torch.float32).type_as(x), {}, (4, 6)),
+}
+
+
+def made(name: str) -> tuple[Any, tuple[int, ...]]:
+    function, parts, shape = CASES[name]
+    torch.manual_seed(7)
+    module = Call(function, **parts)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d):
+            part.running_mean.copy_(constant(8))
+            part.running_var.copy_(constant(8, seed=6).abs() + 0.5)
+    return module.eval(), shape
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_rewritten_module_computes_the_same_floats(name: str) -> None:
+    module, shape = made(name)
+    ((x,),) = batches(shape, count=1)
+    with torch.no_grad():
+        wanted, found = module(x), capture(module, (x,))(x)
+    assert wanted.shape == found.shape
+    assert float((wanted - found).abs().max()) < 1e-5 * max(float(wanted.abs().max()), 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_integer_graph_follows_the_floats_and_the_kernels_follow_the_specification(name: str) -> None:
+    module, shape = made(name)
+    data = batches(shape, count=8)
+    graph = quantize(module, data)
+    with torch.no_grad():
+        wanted = np.concatenate([module(*row).double().numpy().ravel() for row in data])
+    found = np.concatenate([run(graph, *row)[0].ravel() for row in data])
+    assert sqnr(wanted, found) > 28
+    fed = feed(graph, *data[0])
+    for fast, slow in zip(graph.run(*fed), spec.run(graph, *fed), strict=True):
+        assert np.array_equal(fast, slow)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda m, x: torch.roll(x, 1), "name its axes"),
+        (lambda m, x: x.max(1)[1].float(), "index of the extreme"),
+        (lambda m, x: F.conv1d(x, x[:, :, :3]), "weights are computed"),
+        (lambda m, x: F.softplus(x, beta=2), "beta must be 1"),
+        (lambda m, x: torch.cumsum(x, 1), "cumsum"),
+    ],
+)
+def test_what_cannot_be_rewritten_is_named(function: Any, message: str) -> None:
+    with pytest.raises(QuantizationError, match=message):
+        quantize(Call(function), batches((4, 6)))
