@@ -83,9 +83,7 @@ def test_attention_of_random_sizes_and_zero_points_is_exact(level: str, tmp_path
 
 @pytest.mark.parametrize("level", HERE)
 @pytest.mark.parametrize(("tokens", "heads", "head", "fused"), [(197, 3, 64, True), (17, 2, 21, False)])
-def test_an_encoder_block_is_exact(
-    level: str, tokens: int, heads: int, head: int, fused: bool, tmp_path: Path
-) -> None:
+def test_an_encoder_block_is_exact(level: str, tokens: int, heads: int, head: int, fused: bool, tmp_path: Path) -> None:
     graph = block(np.random.default_rng(tokens), tokens, heads, head, fused=fused)
     check(graph, extremes(graph)[:3], level, tmp_path)
 
