@@ -31,7 +31,7 @@ pytest.importorskip("tvm")
 
 HERE = [isa.name for isa in host_levels()]
 THREADS = (1, 2, 3, 5)
-EMULATED = ["linux-aarch64", "linux-aarch64-dotprod"]
+EMULATED = ["linux-aarch64", "linux-aarch64-dotprod", "linux-aarch64-i8mm"]
 
 
 def target_of(level: str) -> Target:
@@ -258,7 +258,7 @@ def test_every_level_names_what_the_kernels_need() -> None:
     for name, isa in LEVELS.items():
         assert isa.name == name
         assert isa.lanes in (4, 8, 16)
-        assert isa.k_step in (0, 2, 4)
+        assert isa.k_step in (0, 2, 4, 8)
 
 
 def test_more_threads_than_processors_end_and_agree(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bitship.converters.tvm.computed import Strided, horizontal
 from bitship.converters.tvm.copy import Shape
-from bitship.converters.tvm.dot import dot
+from bitship.converters.tvm.dot import add_up
 from bitship.converters.tvm.gemm import GemmKernel, Product
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.lookup import Lookup
@@ -35,7 +35,7 @@ from bitship.converters.tvm.tir import (
 from bitship.converters.tvm.wide import Wide, row_reciprocal
 from bitship.converters.tvm.window import Window
 from bitship.graph.base import Array, Ints, Operand
-from bitship.graph.ops import Rescale, SoftmaxMatMul, TableSoftmax
+from bitship.graph.ops import SoftmaxMatMul, TableSoftmax
 
 _MASKED = -128
 
@@ -109,8 +109,7 @@ class CodeRows:
         elif self.offset:
             code = fn.let(code ^ const(-128, "int8", width))
         self.codes.store(target, code, width)
-        ones = const(1, element, width)
-        self.total.store(0, dot(fn, self.isa, self.total.load(0), code, ones))
+        self.total.store(0, add_up(fn, self.isa, self.total.load(0), fn.let(code)))
 
     def _factors(self, number: Expr, total: Expr) -> None:
         fn, rq = self.fn, self.op.requant

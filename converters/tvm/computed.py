@@ -120,10 +120,13 @@ class RunTimePacking:
         dealt = [self.order[i : i + lanes] for i in range(0, n, lanes)]
         if len(rows) == 2:
             return [fn.let(shuffle(rows, [p for c in slots for p in (c, n + c)])) for slots in dealt]
-        zipped = [p for c in range(n) for p in (c, n + c)]
-        pairs = [fn.let(bits(fn.let(shuffle(rows[i : i + 2], zipped)), "int16", n)) for i in (0, 2)]
-        words = [fn.let(shuffle(pairs, [p for c in slots for p in (c, n + c)])) for slots in dealt]
-        return [fn.let(bits(w, "int8", 4 * lanes)) for w in words]
+        zipped, size = [p for c in range(n) for p in (c, n + c)], 8
+        while len(rows) > 2:
+            size *= 2
+            pairs = [fn.let(shuffle(rows[i : i + 2], zipped)) for i in range(0, len(rows), 2)]
+            rows = [fn.let(bits(p, f"int{size}", n)) for p in pairs]
+        words = [fn.let(shuffle(rows, [p for c in slots for p in (c, n + c)])) for slots in dealt]
+        return [fn.let(bits(w, "int8", self.isa.k_step * lanes)) for w in words]
 
     def _columns(self, g: Expr, column: Expr, target: Expr) -> None:
         """Consecutive rows (a transposed matrix): k_step elements of a column are moved at once."""

@@ -11,7 +11,7 @@ import numpy as np
 from bitship.converters.tvm.copy import Shape
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.tir import Buffer, Expr, Function, cast, clamp, const, maximum, minimum, select, splat
-from bitship.converters.tvm.wide import Total, Wide, bit_length, floor_sqrt, quotient
+from bitship.converters.tvm.wide import Parts, Total, Wide, bit_length, floor_sqrt, quotient
 from bitship.graph.base import Ints, Operand
 from bitship.graph.ops import ILayerNorm, LayerNorm, RmsNorm
 
@@ -38,11 +38,11 @@ class _Affine:
         largest = (reach * int(np.abs(m).max()) + int(np.abs(first).max())) >> op.shift
         self.narrow = largest + 1 + abs(op.output_zero_point) < 1 << 31
         self.whole = length // isa.lanes * isa.lanes
-        self.by_lanes = {
-            lanes: (Wide(fn, isa, lanes), *(Wide(fn, isa, lanes).constants(v[some]) for v in (gains, offsets)))
-            for lanes, some in ((isa.lanes, slice(0, self.whole)), (1, slice(self.whole, None)))
-            if (self.whole if lanes > 1 else length - self.whole)
-        }
+        self.by_lanes: dict[int, tuple[Wide, list[Parts], list[Parts]]] = {}
+        for lanes, some in ((isa.lanes, slice(0, self.whole)), (1, slice(self.whole, None))):
+            if gains[some].size:
+                wide = Wide(fn, isa, lanes)
+                self.by_lanes[lanes] = (wide, wide.constants(gains[some]), wide.constants(offsets[some]))
 
     def apply(self, z: list[Expr], block: Expr, lanes: int) -> Expr:
         """Return the result for parts of z, which fit in 32 bits; ``block`` counts vectors of this width."""

@@ -28,7 +28,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a kernel without a barrier inside: a PrimFunc yet without a symbol, and whether threads may share it."""
+    """Part of a kernel with no barrier inside: a PrimFunc without a symbol yet, and whether threads may share it."""
 
     name: str
     function: Any

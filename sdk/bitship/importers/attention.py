@@ -10,7 +10,7 @@ import numpy as np
 
 from bitship.graph.base import Array
 from bitship.graph.dtypes import DType
-from bitship.graph.ops import Add, Rescale, Shiftmax, SoftmaxMatMul, TableSoftmax
+from bitship.graph.ops import Add, Rescale, ShiftGelu, Shiftmax, SoftmaxMatMul, TableSoftmax
 from bitship.importers import functions, shapes
 from bitship.importers.integerize import NO_LIMITS, Integerizer, Limits, QParams, QuantizedTensor, batches
 
@@ -60,6 +60,18 @@ def shiftmax(g: Integerizer, p: Probabilities) -> QuantizedTensor:
     """Write I-ViT's softmax."""
     made = g.b.node(p.name, Shiftmax(unit_of(p.logits.q.scale), p.masked), p.logits.name)
     return _ordered(g, p.name, replace(p.logits, name=made, q=PROBABILITY), p.order)
+
+
+def shiftgelu(
+    g: Integerizer, name: str, x: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS
+) -> QuantizedTensor:
+    """I-ViT's gelu over the rows of the last axis of an int8 tensor with zero point 0."""
+    x = g.natural(x)
+    if x.q.zero_point != 0:
+        raise UnsupportedError("ShiftGELU needs zero point 0; the recipe must be symmetric")
+    unit = unit_of(Fraction(x.q.scale) * Fraction(1702, 1000))
+    requant = g.epilogue([Fraction(x.q.scale) / 128 / Fraction(out.scale)], out, limits)
+    return g.result(g.b.node(name, ShiftGelu(unit, requant), x.name), x, out)
 
 
 def softmax_matmul(

@@ -207,7 +207,7 @@ class Integerizer:
 
     # -- products with constant weights
 
-    def _bias(self, x: QuantizedTensor, w: Weights, bias: Array | None) -> tuple[Weights, Array]:
+    def accumulator_bias(self, x: QuantizedTensor, w: Weights, bias: Array | None) -> tuple[Weights, Array]:
         """Return weights and int32 bias of scale ``x * w``; float bias is quantized, half up.
 
         A channel whose bias leaves int32's half gets a larger weight scale: its weights are too small to matter.
@@ -248,7 +248,7 @@ class Integerizer:
     ) -> QuantizedTensor:
         """Convolution of an image by weights [O, C / groups, KH, KW]; bias real, or int32 of scale x * w."""
         x = self.image(x)
-        w, ints = self._bias(x, w, bias)
+        w, ints = self.accumulator_bias(x, w, bias)
         common = {
             "stride": window.stride,
             "padding": window.padding,
@@ -279,7 +279,7 @@ class Integerizer:
     ) -> QuantizedTensor:
         """``x @ w.T + bias`` over the last axis of x; weights [O, I]."""
         x = self.natural(x)
-        w, ints = self._bias(x, w, bias)
+        w, ints = self.accumulator_bias(x, w, bias)
         rows, depth = int(np.prod(x.shape[:-1], dtype=np.int64)), x.shape[-1]
         op = FullyConnected(x.q.zero_point, w.zero_point, self.epilogue(self._factors(x, w, out), out, limits))
         weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(w.values))
