@@ -100,7 +100,7 @@ def _ratio(signal: float, noise: float) -> float:
 
 
 class _Comparison:
-    """One input: every op in float on the integer graph's own operands, with quantized constants and with float ones."""
+    """One input: every op in float on the integer graph's operands, with quantized constants and with float ones."""
 
     def __init__(self, walk: Any, values: dict[str, Array], wanted: dict[str, Any], sums: dict[str, Array]) -> None:
         self.walk, self.values, self.wanted, self.sums = walk, values, wanted, sums
