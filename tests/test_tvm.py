@@ -31,7 +31,7 @@ pytest.importorskip("tvm")
 
 HERE = [isa.name for isa in host_levels()]
 THREADS = (1, 2, 3, 5)
-EMULATED = ["linux-aarch64", "linux-aarch64-dotprod"]
+EMULATED = ["linux-aarch64", "linux-aarch64-dotprod", "linux-aarch64-i8mm"]
 
 
 def target_of(level: str) -> Target:
@@ -83,9 +83,7 @@ def test_attention_of_random_sizes_and_zero_points_is_exact(level: str, tmp_path
 
 @pytest.mark.parametrize("level", HERE)
 @pytest.mark.parametrize(("tokens", "heads", "head", "fused"), [(197, 3, 64, True), (17, 2, 21, False)])
-def test_an_encoder_block_is_exact(
-    level: str, tokens: int, heads: int, head: int, fused: bool, tmp_path: Path
-) -> None:
+def test_an_encoder_block_is_exact(level: str, tokens: int, heads: int, head: int, fused: bool, tmp_path: Path) -> None:
     graph = block(np.random.default_rng(tokens), tokens, heads, head, fused=fused)
     check(graph, extremes(graph)[:3], level, tmp_path)
 
@@ -260,7 +258,7 @@ def test_every_level_names_what_the_kernels_need() -> None:
     for name, isa in LEVELS.items():
         assert isa.name == name
         assert isa.lanes in (4, 8, 16)
-        assert isa.k_step in (0, 2, 4)
+        assert isa.k_step in (0, 2, 4, 8)
 
 
 def test_more_threads_than_processors_end_and_agree(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ signed read x + 128 (offset 128), and padding holds the input zero point. The ke
 ``|start| + sum |w| * 255`` (128 for signed dots) stays below 2^31, so no partial sum wraps.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,11 +18,11 @@ from typing import Protocol
 import numpy as np
 
 from bitship.converters.tvm.computed import RunTimePacking, Strided
-from bitship.converters.tvm.dot import dot
+from bitship.converters.tvm.dot import dot, multiply_pair, unpaired
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.narrow import channel_order, join
 from bitship.converters.tvm.requant import Epilogue
-from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, const, splat
+from bitship.converters.tvm.tir import Buffer, Expr, Function, Index, bits, const, shuffle, splat
 from bitship.converters.tvm.window import Window, padded_input, split_rows, store_vector
 from bitship.graph.base import Array, Ints
 from bitship.graph.ops import Rescale
@@ -280,19 +281,15 @@ class Micro:
         w = k.window
         block = fn.let((g * self.panel.count + b) * nv)
         acc = fn.registers(f"int32x{lanes}", rows * nv)
-        for i in range(rows):
-            for j in range(nv):
-                acc.store(i * nv + j, self.start.load((block + j) * lanes, lanes))
         batched = k.product.computed is not None
         row = fn.let(g * (w.oh * w.ow) + x0) if batched else x0
-        if k.product.row_start is not None:
-            for i in range(rows):
-                more = fn.let(splat(k.product.row_start.load(row + i), lanes))
-                for j in range(nv):
-                    acc.store(i * nv + j, acc.load(i * nv + j) + more)
+        self._begin(acc, block, row, rows)
         base = fn.let(w.origin(n, y, x0) + g * k.product.group_stride + k.product.offset)
         weight = fn.let((g * self.panel.count + b) * (k.depth * nv * lanes * k.isa.k_step))
-        self._walk(acc, base, weight, rows)
+        if k.isa.dot == "smmla":
+            self._walk_pairs(acc, base, weight, rows)
+        else:
+            self._walk(base, weight, lambda x, at: self._step(acc, x, at, rows))
         pixel = fn.let(w.pixel(n, y, x0))
         total = k.per_group if batched else k.per_group * k.product.groups
         apart = w.oh * w.ow * k.per_group if batched else k.per_group
@@ -307,13 +304,51 @@ class Micro:
                 value = fn.let(join(fn, k.isa, k.product.requant, scaled, self.order))
                 store_vector(k.out, target + (i * total + first * lanes), value, self.parts * lanes, used)
 
-    def _walk(self, acc: Buffer, base: Expr, weight: Expr, rows: int) -> None:
+    def _begin(self, acc: Buffer, block: Expr, row: Expr, rows: int) -> None:
+        """Load the start values, and what a row adds to them."""
+        k, fn, nv, lanes = self.k, self.k.fn, self.panel.vectors, self.k.isa.lanes
+        more: Expr = None
+        for i in range(rows):
+            if k.product.row_start is not None:
+                more = fn.let(splat(k.product.row_start.load(row + i), lanes))
+            for j in range(nv):
+                start = self.start.load((block + j) * lanes, lanes)
+                acc.store(i * nv + j, start if more is None else start + more)
+
+    def _walk(self, base: Expr, weight: Expr, step: Callable[[Expr, Expr], None]) -> None:
+        """Loop over the depth: ``step(activations, weights)`` gets where k_step elements lie."""
         k, fn = self.k, self.k.fn
         counts = [c for c, _ in k.product.levels]
-        with fn.loop(counts[0]) as outer, fn.loop(counts[1]) as inner, fn.loop(k.steps) as step:
-            offset = outer * k.product.levels[0][1] + inner * k.product.levels[1][1] + step * k.isa.k_step
-            at = ((outer * counts[1] + inner) * k.steps + step) * (self.panel.vectors * k.isa.lanes * k.isa.k_step)
-            self._step(acc, fn.let(base + offset), fn.let(weight + at), rows)
+        with fn.loop(counts[0]) as outer, fn.loop(counts[1]) as inner, fn.loop(k.steps) as s:
+            offset = outer * k.product.levels[0][1] + inner * k.product.levels[1][1] + s * k.isa.k_step
+            at = ((outer * counts[1] + inner) * k.steps + s) * (self.panel.vectors * k.isa.lanes * k.isa.k_step)
+            step(fn.let(base + offset), fn.let(weight + at))
+
+    def _walk_pairs(self, acc: Buffer, base: Expr, weight: Expr, rows: int) -> None:
+        """Two rows by two columns at once; an odd last row is paired with itself."""
+        fn, nv, pitch = self.k.fn, self.panel.vectors, self.k.window.pitch
+        pairs = [(i, min(i + 1, rows - 1)) for i in range(0, rows, 2)]
+        sums = fn.registers("int32x4", len(pairs) * nv * 2)
+        for i in range(len(pairs) * nv * 2):
+            sums.store(i, const(0, "int32", 4))
+
+        def step(x: Expr, at: Expr) -> None:
+            words = [tuple(fn.let(bits(self.k.x.load(x + i * pitch, 8), "int64")) for i in pair) for pair in pairs]
+            both = [fn.let(bits(fn.let(shuffle(pair, (0, 1))), "int8", 16)) for pair in words]
+            for j in range(nv):
+                w = fn.let(self.weights.load(at + j * 32, 32))
+                for p, x2 in enumerate(both):
+                    first = (p * nv + j) * 2
+                    for h, value in enumerate(multiply_pair(fn, [sums.load(first), sums.load(first + 1)], x2, w)):
+                        sums.store(first + h, value)
+
+        self._walk(base, weight, step)
+        for p, pair in enumerate(pairs):
+            for j in range(nv):
+                first = (p * nv + j) * 2
+                found = unpaired(fn, [fn.let(sums.load(first)), fn.let(sums.load(first + 1))])
+                for i, value in dict(zip(reversed(pair), reversed(found), strict=True)).items():
+                    acc.store(i * nv + j, acc.load(i * nv + j) + value)
 
     def _step(self, acc: Buffer, x: Expr, weight: Index, rows: int) -> None:
         """One step of the depth: k_step elements of every row against every vector."""

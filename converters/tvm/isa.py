@@ -21,7 +21,7 @@ class Isa(msgspec.Struct, frozen=True):
     flags       names that must all appear in /proc/cpuinfo
     lanes       int32 elements of a vector
     k_step      products one dot instruction adds into an int32 lane; 0: no dot kernel, loops only
-    dot         the dot instruction: vpdpbusd, vpmaddwd, sdot, smull or none
+    dot         the dot instruction: vpdpbusd, vpmaddwd, sdot, smmla, smull or none
     element     dtype of the activations the dot instruction reads
     table       how 256 entries are looked up in registers: vbmi, pshufb, tbl or none (see lookup.py)
     registers   vector registers a micro-kernel may fill with accumulators
@@ -118,6 +118,19 @@ LEVELS: dict[str, Isa] = {
             table="pshufb",
         ),
         Isa("x86-64", "x86_64", X86_TRIPLE, "x86-64", (), (), 4),
+        Isa(
+            "i8mm",
+            "aarch64",
+            ARM_TRIPLE,
+            "cortex-a510",
+            ("+neon", "+dotprod", "+i8mm", "-sve", "-sve2"),
+            (*_NEON, "asimddp", "i8mm"),
+            4,
+            "smmla",
+            8,
+            registers=16,
+            table="tbl",
+        ),
         Isa(
             "dotprod",
             "aarch64",

@@ -28,7 +28,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a kernel without a barrier inside: a PrimFunc yet without a symbol, and whether threads may share it."""
+    """Part of a kernel with no barrier inside: a PrimFunc without a symbol yet, and whether threads may share it."""
 
     name: str
     function: Any
@@ -182,6 +182,10 @@ class Function:
         """Declare constant data as a parameter."""
         array = np.ascontiguousarray(array)
         return self._parameter(Argument(constant=array), array.dtype.name, array.size)
+
+    def number(self, value: int, dtype: str) -> Expr:
+        """Return an integer that is data: kernels that differ in nothing else are one function."""
+        return self.constant(np.array([value], dtype)).load(0)
 
     def scratch(self, dtype: str, size: int) -> Buffer:
         """Declare workspace that lives for this call only."""

@@ -81,7 +81,11 @@ class HostDevice:
     name = "host"
 
     def environment(self) -> dict[str, str]:
-        return {"processor": processor(), "system": f"{platform.system()} {platform.machine()}", "threads": str(self.threads)}
+        return {
+            "processor": processor(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "threads": str(self.threads),
+        }
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
