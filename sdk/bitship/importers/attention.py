@@ -8,6 +8,7 @@ from fractions import Fraction
 import msgspec
 import numpy as np
 
+from bitship.errors import UnsupportedError
 from bitship.graph.base import Array
 from bitship.graph.dtypes import DType
 from bitship.graph.ops import Add, Rescale, ShiftGelu, Shiftmax, SoftmaxMatMul, TableSoftmax
