@@ -24,7 +24,7 @@ class Net:
     def parameter(self, name: str, *shape: int, spread: float = 1.0, centre: float = 0.0) -> Array:
         if name not in self.state:
             self.state[name] = (centre + spread * self.r.standard_normal(shape)).astype(np.float32)
-        return self.state[name].astype(np.float64)
+        return np.asarray(self.state[name].astype(np.float64))
 
     def seen(self, name: str, x: Array, bits: int = 8) -> Array:
         """What QuantAct saves of a tensor; the tensor stays float."""
@@ -35,15 +35,14 @@ class Net:
 
     def linear(self, name: str, x: Array, out: int, bias: bool = True) -> Array:
         y = x @ self.parameter(f"{name}.weight", out, x.shape[-1], spread=1.2 / x.shape[-1] ** 0.5).T
-        return y + self.parameter(f"{name}.bias", out, spread=0.1) if bias else y
+        return np.asarray(y + self.parameter(f"{name}.bias", out, spread=0.1) if bias else y)
 
     def norm(self, name: str, x: Array) -> Array:
         c = x.shape[-1]
         centred = x - x.mean(-1, keepdims=True)
         y = centred / np.sqrt((centred**2).mean(-1, keepdims=True))
-        return y * self.parameter(f"{name}.weight", c, spread=0.2, centre=1) + self.parameter(
-            f"{name}.bias", c, spread=0.1
-        )
+        gain = self.parameter(f"{name}.weight", c, spread=0.2, centre=1)
+        return np.asarray(y * gain + self.parameter(f"{name}.bias", c, spread=0.1))
 
     def patches(self, name: str, image: Array, size: int, width: int) -> Array:
         c, side, _ = image.shape

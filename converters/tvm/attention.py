@@ -66,6 +66,9 @@ class CodeRows:
         self.codes = fn.scratch(isa.element, groups * rows * self.pitch + 64)
         self.inverse, self.places = fn.scratch("int64", groups * rows), fn.scratch("int64", groups * rows)
         self.start = fn.scratch("int32", groups * rows) if op.v_zero_point else None
+        self.multiplier = fn.number(op.requant.multiplier[0], "int64")
+        self.down = fn.number(31 - op.requant.shift[0], "int64")
+        self.v_zero_point = fn.number(op.v_zero_point, "int32")
         self.top = fn.registers(f"int8x{self.width}")
         self.total = fn.registers(f"int32x{isa.lanes}")
         self.shared = not op.requant.per_channel
@@ -112,15 +115,15 @@ class CodeRows:
         self.total.store(0, add_up(fn, self.isa, self.total.load(0), fn.let(code)))
 
     def _factors(self, number: Expr, total: Expr) -> None:
-        fn, rq = self.fn, self.op.requant
+        fn = self.fn
         inverse, place = row_reciprocal(fn, fn.let(cast(maximum(total, i32(1)), "int64")))
         if self.shared:
-            inverse = (inverse * _c(rq.multiplier[0]) + _c(1 << 29)) >> _c(30)
-            place = place + _c(31 - rq.shift[0])
+            inverse = (inverse * self.multiplier + _c(1 << 29)) >> _c(30)
+            place = place + self.down
         self.inverse.store(number, inverse)
         self.places.store(number, place)
         if self.start is not None:
-            self.start.store(number, total * i32(-self.op.v_zero_point))
+            self.start.store(number, i32(0) - total * self.v_zero_point)
 
     def epilogue(self, slots: list[int]) -> "RowScales":
         """Return the epilogue of a panel."""
@@ -133,6 +136,7 @@ class RowScales:
     def __init__(self, fn: Function, isa: Isa, rows: CodeRows, slots: list[int]) -> None:
         self.fn, self.rows, self.rq = fn, rows, rows.op.requant
         self.wide = Wide(fn, isa, isa.lanes)
+        self.zero_point = fn.number(self.rq.output_zero_point, "int32")
         self.far = max(self.rq.shift) > 21  # |acc| <= 255 * S, so |y| <= 255 * 2^shift + 1: within 2^30 otherwise
         if not rows.shared:
             order: Ints = np.maximum(np.array(slots, np.int64), 0)
@@ -155,8 +159,7 @@ class RowScales:
             half = const(1, "int64", n) << (down - const(1, "int64", n))
             y = fn.let((part * by + half) >> down)
             found.append(fn.let(clamp(y, -(1 << 30), 1 << 30, "int64", n)) if self.far else y)
-        y = wide.merge(found)
-        return y + const(self.rq.output_zero_point, "int32", wide.lanes) if self.rq.output_zero_point else y
+        return wide.merge(found) + splat(self.zero_point, wide.lanes)
 
 
 def lower_softmax_matmul(

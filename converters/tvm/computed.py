@@ -7,7 +7,7 @@ import numpy as np
 from bitship.converters.tvm.copy import nest, strides_of
 from bitship.converters.tvm.dot import dot
 from bitship.converters.tvm.isa import Isa
-from bitship.converters.tvm.tir import Buffer, Expr, Function, bits, cast, const, i32, maximum, shuffle
+from bitship.converters.tvm.tir import Buffer, Expr, Function, bits, cast, const, i32, maximum, shuffle, splat
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,14 @@ class RunTimePacking:
         panel: tuple[int, int, int],
         factor: int,
     ) -> None:
-        self.fn, self.isa, self.b, self.shape, self.order, self.factor = fn, isa, b, shape, order, factor
+        self.fn, self.isa, self.b, self.shape, self.order = fn, isa, b, shape, order
         self.first, self.blocks, self.vectors = panel
         self.steps = -(-shape[1] // isa.k_step)
         self.width = self.vectors * isa.lanes
         slots = shape[0] * self.blocks * self.width
         self.packed = fn.scratch(isa.element, slots * self.steps * isa.k_step)
         self.start = fn.scratch("int32", slots)
+        self.taken = fn.number(-factor, "int32")
 
     def write(self) -> None:
         """Write the kernel: one block after the other, its columns' sums, its start values."""
@@ -88,7 +89,7 @@ class RunTimePacking:
                     w = fn.let(self.packed.load(at + j * width, width))
                     total.store(j, dot(fn, self.isa, total.load(j), ones, w))
             for j in range(self.vectors):
-                value = total.load(j) * const(-self.factor, "int32", lanes)
+                value = total.load(j) * splat(self.taken, lanes)
                 self.start.store(i * self.width + j * lanes, value, lanes)
 
     def _rows(self, source: Expr, target: Expr) -> None:
@@ -166,7 +167,7 @@ def row_sums(fn: Function, isa: Isa, a: Strided, shape: tuple[int, int, int], fa
         with fn.loop(depth - whole * lanes) as i:
             scalar.store(0, scalar.load(0) + cast(a.buffer.load(at + (i + whole * lanes)), "int32"))
         total = horizontal(fn, fn.let(vector.load(0)), lanes, lambda x, y: x + y) + scalar.load(0)
-        result.store(g * rows + m, total * i32(factor) + i32(constant))
+        result.store(g * rows + m, total * fn.number(factor, "int32") + fn.number(constant, "int32"))
     fn.barrier()
     return result
 

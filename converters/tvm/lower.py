@@ -15,6 +15,7 @@ from bitship.graph.base import Operand, as_bytes
 from bitship.passes.plan import plan, scratch_name
 
 ALIGNMENT = 64
+_NUMBER = 8  # bytes
 WORTH_SHARING = 1 << 13  # elements, or 64 products: less than a few microseconds is not worth a meeting of threads
 
 Address = tuple[str, int]
@@ -55,18 +56,32 @@ class Program:
 
 
 class Constants:
-    """Constant data laid out once; equal bytes share a place, with readable slack behind each."""
+    """Constant data laid out once; equal bytes share a place, with readable slack behind each.
+
+    Single numbers lie together, for vectors are not read from them.
+    """
 
     def __init__(self) -> None:
         self.data = bytearray()
         self._known: dict[bytes, int] = {}
+        self._places: list[int] = []
 
     def add(self, raw: bytes) -> int:
         """Return the byte offset of the data."""
         if raw not in self._known:
-            self._known[raw] = len(self.data)
-            self.data += raw + bytes(aligned(len(raw) + ALIGNMENT) - len(raw))
+            self._known[raw] = self._number(raw) if len(raw) <= _NUMBER else len(self.data)
+            if len(raw) > _NUMBER:
+                self.data += raw + bytes(aligned(len(raw) + ALIGNMENT) - len(raw))
         return self._known[raw]
+
+    def _number(self, raw: bytes) -> int:
+        if not self._places:
+            first = len(self.data)
+            self.data += bytes(2 * ALIGNMENT)
+            self._places = list(range(first, first + ALIGNMENT, _NUMBER))
+        at = self._places.pop(0)
+        self.data[at : at + len(raw)] = raw
+        return at
 
 
 class Kernels:

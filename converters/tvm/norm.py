@@ -38,6 +38,7 @@ class _Affine:
         largest = (reach * int(np.abs(m).max()) + int(np.abs(first).max())) >> op.shift
         self.narrow = largest + 1 + abs(op.output_zero_point) < 1 << 31
         self.whole = length // isa.lanes * isa.lanes
+        self.shift, self.zero_point = fn.number(op.shift, "int64"), fn.number(op.output_zero_point, "int32")
         self.by_lanes: dict[int, tuple[Wide, list[Parts], list[Parts]]] = {}
         for lanes, some in ((isa.lanes, slice(0, self.whole)), (1, slice(self.whole, None))):
             if gains[some].size:
@@ -52,13 +53,11 @@ class _Affine:
         found = []
         for value, gain, offset in zip(z, gains, offsets, strict=True):
             product = wide.narrowed(value) * wide.narrowed(gain.at(block))
-            y = fn.let((product + offset.at(block)) >> const(op.shift, "int64", n))
+            y = fn.let((product + offset.at(block)) >> splat(self.shift, n))
             if not self.narrow:
                 y = fn.let(clamp(y, -(1 << 30), 1 << 30, "int64", n))
             found.append(y)
-        y = wide.merge(found)
-        if op.output_zero_point:
-            y = y + const(op.output_zero_point, "int32", lanes)
+        y = wide.merge(found) + splat(self.zero_point, lanes)
         return cast(clamp(y, op.qmin, op.qmax, "int32", lanes), op.dtype.value, lanes)
 
 
@@ -118,7 +117,7 @@ def _exact(fn: Function, isa: Isa, op: Norm, length: int, values: Values, sums: 
     fn.chunks(length, isa.lanes, gather)
     sum_ = total.value()
     w = fn.let(_c(length) * squares.value() - sum_ * sum_)
-    v = fn.let(maximum(w + _c(op.epsilon), _c(1)))
+    v = fn.let(maximum(w + fn.number(op.epsilon, "int64"), _c(1)))
     t = fn.let((_c(62) - bit_length(fn, v)) >> _c(1))
     root = floor_sqrt(fn, fn.let(v << (t + t)))
     inverse = quotient(fn, _c(1 << 60), root)

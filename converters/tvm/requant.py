@@ -32,6 +32,7 @@ from bitship.converters.tvm.tir import (
     const,
     intrinsic,
     shuffle,
+    splat,
 )
 from bitship.graph.base import Ints
 from bitship.graph.ops import Rescale, Rounding
@@ -40,19 +41,15 @@ _OFFSET = 60
 
 
 class Coefficients:
-    """One integer per channel slot as constant memory, or one for all as an immediate."""
+    """One integer per channel slot, or one for all, as constant memory."""
 
     def __init__(self, fn: Function, values: Ints, dtype: str, shared: bool) -> None:
-        self.dtype = dtype
-        self.value = int(values[0]) if shared else None
-        self.memory: Buffer | None = None if shared else fn.constant(values.astype(dtype))
+        self.shared = shared
+        self.memory: Buffer = fn.constant((values[:1] if shared else values).astype(dtype))
 
     def at(self, block: Index, lanes: int) -> Expr:
         """Return the coefficients of a block of lanes."""
-        if self.value is not None:
-            return const(self.value, self.dtype, lanes)
-        assert self.memory is not None
-        return self.memory.load(block * lanes, lanes)
+        return splat(self.memory.load(0), lanes) if self.shared else self.memory.load(block * lanes, lanes)
 
 
 class Epilogue:

@@ -183,6 +183,10 @@ class Function:
         array = np.ascontiguousarray(array)
         return self._parameter(Argument(constant=array), array.dtype.name, array.size)
 
+    def number(self, value: int, dtype: str) -> Expr:
+        """Return an integer that is data: kernels that differ in nothing else are one function."""
+        return self.constant(np.array([value], dtype)).load(0)
+
     def scratch(self, dtype: str, size: int) -> Buffer:
         """Declare workspace that lives for this call only."""
         return self._parameter(Argument(scratch_bytes=size * np.dtype(dtype).itemsize), dtype, size)
