@@ -9,7 +9,7 @@ authors' code, ported and measured there on the same distributions); their colum
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -82,7 +82,7 @@ def _ints(r: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> Array
     return r.integers(dtype.qmin, dtype.qmax, shape, endpoint=True).astype(dtype.numpy)
 
 
-def _single(op: AnyOp, shapes: list[tuple[tuple[int, ...], DType]], *constants: Array) -> Graph:
+def _single(op: AnyOp, shapes: Sequence[tuple[tuple[int, ...], DType]], *constants: Array) -> Graph:
     b = GraphBuilder("operator")
     names = [b.input(f"x{i}", s, t) for i, (s, t) in enumerate(shapes)]
     names += [b.constant(f"c{i}", c) for i, c in enumerate(constants)]

@@ -12,6 +12,7 @@ from op_builders import conv as conv_case
 from op_builders import depthwise as depthwise_case
 from op_builders import fc as fc_case
 from op_cases import CASES
+from transformer_cases import norm
 
 from bitship import kernels
 from bitship.errors import GraphError, MissingDependencyError, UnsupportedError
@@ -19,7 +20,7 @@ from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.calls import SMALL_TILE, WIDE_TILE, lower
 from bitship.graph.host import _new_struct
-from bitship.graph.ops import Add, ArgMax, Clamp, Concat, Conv2D, Rescale, Reshape, Rounding, Transpose
+from bitship.graph.ops import Add, ArgMax, Clamp, Concat, Conv2D, LayerNorm, Rescale, Reshape, Rounding, Transpose
 
 skip_without_kernels()
 
@@ -127,6 +128,10 @@ def test_depthwise_convolutions_of_odd_shapes_strides_and_tails(data: st.DataObj
         rounding=data.draw(st.sampled_from(Rounding)),
     )
     assert_exact(graph, feeds)
+
+
+def test_rows_too_long_for_a_microcontroller() -> None:
+    assert_exact(*norm("long", LayerNorm, (2, 70000), DType.INT8, period=7))
 
 
 @settings(deadline=None, max_examples=40)

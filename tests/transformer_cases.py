@@ -37,6 +37,7 @@ def norm(
     dtype: DType = I8,
     out: DType = I8,
     period: int | None = None,
+    shift: int | None = None,
     **more: int,
 ) -> Case:
     """Affine of both signs; the output of a normal row spans a third of its dtype. Rows: constant, one spike, tiny."""
@@ -44,7 +45,8 @@ def norm(
     p = period or c
     fraction, spread = (30 - np.log2(c) / 2, 1.0) if kind is ILayerNorm else (20.0, 1.0)
     gain = r.normal(1, 0.4, p) * spread * out.qmax / 3
-    shift = int(min(62, np.floor(30 - np.log2(np.abs(gain).max()) + fraction)))
+    shift = shift or int(min(62, np.floor(30 - np.log2(np.abs(gain).max()) + fraction)))
+    gain = np.minimum(gain, 2.0 ** (30 + fraction - shift))
     multiplier = np.rint(gain * 2.0 ** (shift - fraction)).astype(np.int32)
     bias = np.rint(r.normal(0, out.qmax / 4, p) * 65536).clip(-(1 << 31), (1 << 31) - 1).astype(np.int32)
     op = kind(shift, dtype=out, qmin=out.qmin, qmax=out.qmax, **more)
@@ -122,6 +124,8 @@ TRANSFORMER_CASES: dict[str, Callable[[], Case]] = {
         "layer_norm_one_gain": lambda n: norm(n, LayerNorm, (2, 3, 17), period=1),
         "layer_norm_one": lambda n: norm(n, LayerNorm, (6, 1)),
         "layer_norm_long": lambda n: norm(n, LayerNorm, (1, 4608), I16, period=64, epsilon=1),
+        "layer_norm_low_shift": lambda n: norm(n, LayerNorm, (2, 9), shift=30),
+        "layer_norm_high_shift": lambda n: norm(n, LayerNorm, (2, 9), I16, shift=51),
         "rms_norm": lambda n: norm(n, RmsNorm, (3, 5, 64), input_zero_point=-128),
         "rms_norm_int16": lambda n: norm(n, RmsNorm, (5, 48), I16, epsilon=999),
         "rms_norm_int16_out": lambda n: norm(n, RmsNorm, (5, 31), I8, I16, input_zero_point=11),
@@ -135,12 +139,12 @@ TRANSFORMER_CASES: dict[str, Callable[[], Case]] = {
         "table_softmax_one": lambda n: table_softmax(n, (3, 1), 0.1, True),
         "softmax_matmul": lambda n: softmax_matmul(n, 2, 9, 65, 16, 0.05),
         "softmax_matmul_odd": lambda n: softmax_matmul(n, 1, 7, 5, 3, 0.2, zp=-4, out_zp=5),
-        "softmax_matmul_tall": lambda n: softmax_matmul(n, 3, 50, 49, 32, 0.03, zp=7),
+        "softmax_matmul_tall": lambda n: softmax_matmul(n, 2, 50, 49, 16, 0.03, zp=7),
         "softmax_matmul_masked": lambda n: softmax_matmul(n, 2, 49, 49, 24, 0.04, masked=True, out_zp=-3),
         "softmax_matmul_channels": lambda n: softmax_matmul(n, 1, 12, 33, 20, 0.07, per_channel=True),
         "softmax_matmul_int16": lambda n: softmax_matmul(n, 2, 6, 40, 17, 0.02, out=I16),
         "softmax_matmul_one": lambda n: softmax_matmul(n, 1, 1, 1, 1, 0.5, masked=True),
-        "softmax_matmul_wide": lambda n: softmax_matmul(n, 1, 3, 577, 64, 0.01),
+        "softmax_matmul_wide": lambda n: softmax_matmul(n, 1, 3, 577, 10, 0.01),
         "table_interpolated": lambda n: wide_table(n, (3, 705), _CURVE),
         "table_interpolated_noise": lambda n: wide_table(n, (2, 2, 531), _NOISE),
         "shiftmax": lambda n: plain(n, Shiftmax(17), (3, 4, 65)),

@@ -89,7 +89,7 @@ def ivit(m: Maker) -> None:
     x = m.pick((I8,))
     unit = m.one((1, 2, 1 << 15, m.whole(3, 60), m.whole(1, 1 << 15)))
     if m.chance(0.5):
-        m.node(ops.Shiftmax(unit), x)
+        m.node(ops.Shiftmax(unit, m.chance(0.4)), x)
     else:
         m.finished(lambda q: ops.ShiftGelu(unit, q), x)
 

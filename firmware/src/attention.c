@@ -3,14 +3,6 @@
 
 #define MASKED (-128)
 
-static int32_t largest(const int8_t *x, int32_t n) {
-    int8_t most = x[0];
-    for (int32_t i = 1; i < n; i++) {
-        most = x[i] > most ? x[i] : most;
-    }
-    return most;
-}
-
 int32_t bitship_reciprocal(uint32_t total, int32_t *b) {
     total = total == 0 ? 1 : total;
     *b = 0;
@@ -20,23 +12,30 @@ int32_t bitship_reciprocal(uint32_t total, int32_t *b) {
     return (int32_t)(((uint64_t)1 << (*b + 30)) / total);
 }
 
-/* y = min((e * R + 2^(b + 14)) >> (b + 15), 32767) of a row of exponentials e <= total. A sum of 2^18 or more
- * has its rounding bit in the upper word of the product. */
-static void normalise(const int8_t *x, const int16_t *from, int32_t n, int32_t skip, uint32_t total,
-                      int16_t *out) {
+/* y = min((e * R + 2^(b + 14)) >> (b + 15), 32767) of a row. A sum of 2^18 or more has its rounding bit in
+ * the upper word of the product, and no e that reaches an eighth of it. */
+static void normalise(const int8_t *x, const int16_t *from, int32_t n, uint32_t total, int16_t *out) {
     int32_t b;
     const int32_t inverse = bitship_reciprocal(total, &b);
-    const int64_t half = (int64_t)1 << (b + 14);
-    for (int32_t i = 0; i < n; i++) {
-        const int32_t e = x[i] == skip ? 0 : from[-x[i]];
-        int32_t y;
-        if (b >= 18) {
-            y = ((int32_t)(((int64_t)e * inverse) >> 32) + ((int32_t)1 << (b - 18))) >> (b - 17);
-        } else {
-            y = (int32_t)(((int64_t)e * inverse + half) >> (b + 15));
+    if (b >= 18) {
+        const int32_t half = (int32_t)1 << (b - 18), down = b - 17;
+        BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
+            out[i] = (int16_t)(((int32_t)(((int64_t)from[-x[i]] * inverse) >> 32) + half) >> down);
         }
-        out[i] = (int16_t)bitship_min(y, INT16_MAX);
+    } else {
+        const int64_t half = (int64_t)1 << (b + 14);
+        for (int32_t i = 0; i < n; i++) {
+            const int32_t y = (int32_t)((from[-x[i]] * (int64_t)inverse + half) >> (b + 15));
+            out[i] = (int16_t)bitship_min(y, INT16_MAX);
+        }
     }
+}
+
+/* The sum of a row's exponentials. */
+static uint32_t sum_of(const int8_t *x, const int16_t *from, int32_t n) {
+    int32_t total = 0;
+    BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) { total += from[-x[i]]; }
+    return (uint32_t)total;
 }
 
 int bitship_table_softmax(const struct bitship_table_softmax *p, const int8_t *x, const int16_t *exp_table,
@@ -45,25 +44,30 @@ int bitship_table_softmax(const struct bitship_table_softmax *p, const int8_t *x
         p->channels > UINT16_MAX) {
         return BITSHIP_ERROR_ARGUMENT;
     }
-    const int32_t skip = p->masked != 0 ? MASKED : INT32_MAX;
-    for (int32_t row = 0; row < p->rows; row++, x += p->channels, out += p->channels) {
-        const int16_t *from = exp_table + largest(x, p->channels);
-        uint32_t total = 0;
-        for (int32_t i = 0; i < p->channels; i++) {
-            const int32_t e = x[i] == skip ? 0 : from[-x[i]];
-            total += (uint32_t)e;
+    const int32_t rows = p->rows, n = p->channels, masked = p->masked;
+    for (int32_t row = 0; row < rows; row++, x += n, out += n) {
+        const int16_t *from = exp_table + bitship_largest(x, n);
+        uint32_t total = sum_of(x, from, n);
+        for (int32_t i = 0; masked && i < n; i++) {
+            const int32_t e = from[-x[i]];
+            total -= x[i] == MASKED ? (uint32_t)e : 0u;
         }
-        normalise(x, from, p->channels, skip, total, out);
+        normalise(x, from, n, total, out);
+        for (int32_t i = 0; masked && i < n; i++) {
+            out[i] = x[i] == MASKED ? (int16_t)0 : out[i];
+        }
     }
     return BITSHIP_OK;
 }
 
+/* The codes' masked ones are taken back: most graphs have none. */
 uint32_t bitship_codes(const int8_t *x, const uint8_t *exp_table, int32_t n, int32_t masked, uint8_t *e) {
-    const uint8_t *from = exp_table + largest(x, n);
+    const uint8_t *from = exp_table + bitship_largest(x, n);
     uint32_t total = 0;
-    for (int32_t i = 0; i < n; i++) {
-        e[i] = from[-x[i]];
-        total += e[i];
+    BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
+        const uint8_t code = from[-x[i]];
+        e[i] = code;
+        total += code;
     }
     for (int32_t i = 0; masked && i < n; i++) {
         if (x[i] == MASKED) {

@@ -156,7 +156,7 @@ int bitship_arithmetic_right_shift(const struct bitship_unary *p, const void *x,
 /* TOSA's interpolation, its fraction rounded off. */
 BITSHIP_CLONES
 static void interpolate(const int16_t *x, const int16_t *table, int32_t n, int16_t *out) {
-    for (int32_t i = 0; i < n; i++) {
+    BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
         const int16_t *at = table + ((x[i] + 32768) >> 7);
         out[i] = (int16_t)((at[0] * 128 + (at[1] - at[0]) * (x[i] & 127) + 64) >> 7);
     }
@@ -166,21 +166,18 @@ int bitship_table(const struct bitship_unary *p, const void *x, const void *tabl
     if (p == NULL || x == NULL || table == NULL || out == NULL || p->size < 1) {
         return BITSHIP_ERROR_ARGUMENT;
     }
+    const int32_t n = p->size; /* read once: for all a compiler knows, a store to out could change it */
     const int8_t *from = (const int8_t *)x;
     if (p->x_dtype == BITSHIP_INT16 && p->out_dtype == BITSHIP_INT16) {
-        interpolate((const int16_t *)x, (const int16_t *)table, p->size, (int16_t *)out);
+        interpolate((const int16_t *)x, (const int16_t *)table, n, (int16_t *)out);
     } else if (p->x_dtype == BITSHIP_INT8 && p->out_dtype == BITSHIP_INT8) {
-        const int8_t *t = (const int8_t *)table;
+        const int8_t *t = (const int8_t *)table + 128;
         int8_t *to = (int8_t *)out;
-        for (int32_t i = 0; i < p->size; i++) {
-            to[i] = t[from[i] + 128];
-        }
+        BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) { to[i] = t[from[i]]; }
     } else if (p->x_dtype == BITSHIP_INT8 && p->out_dtype == BITSHIP_INT16) {
-        const int16_t *t = (const int16_t *)table;
+        const int16_t *t = (const int16_t *)table + 128;
         int16_t *to = (int16_t *)out;
-        for (int32_t i = 0; i < p->size; i++) {
-            to[i] = t[from[i] + 128];
-        }
+        BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) { to[i] = t[from[i]]; }
     } else {
         return BITSHIP_ERROR_UNSUPPORTED;
     }

@@ -11,32 +11,34 @@ static int check(const struct bitship_shift_exp *p, const void *x, const void *o
     return bitship_check_rescale(p->requant, p->channels);
 }
 
-static int32_t largest(const int8_t *x, int32_t n) {
-    int8_t most = x[0];
-    for (int32_t i = 1; i < n; i++) {
-        most = x[i] > most ? x[i] : most;
-    }
-    return most;
-}
-
 static uint32_t add(uint32_t a, uint32_t b) { return a + b > ONE ? ONE : a + b; }
+
+/* One row; masked is a constant 0 where nothing is masked, and the test for it disappears. */
+static inline void shiftmax(const int8_t *x, const int32_t *from, int32_t n, int32_t masked, int16_t *out) {
+    uint32_t total = 0;
+    BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
+        const int32_t e = masked != 0 && x[i] == INT8_MIN ? masked : from[-x[i]];
+        total = add(total, (uint32_t)e);
+    }
+    const uint32_t factor = ONE / (total == 0 ? 1 : total);
+    BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
+        const int32_t e = masked != 0 && x[i] == INT8_MIN ? masked : from[-x[i]];
+        out[i] = (int16_t)(((uint32_t)e * factor) >> 16);
+    }
+}
 
 int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t *out) {
     const int error = check(p, x, out);
     if (error != BITSHIP_OK) {
         return error;
     }
-    const int32_t skip = p->masked != 0 ? INT8_MIN : INT32_MAX;
-    for (int32_t row = 0; row < p->rows; row++, x += p->channels, out += p->channels) {
-        const int32_t *from = p->below + largest(x, p->channels);
-        uint32_t total = 0;
-        for (int32_t i = 0; i < p->channels; i++) {
-            total = add(total, x[i] == skip ? (uint32_t)p->masked : (uint32_t)from[-x[i]]);
-        }
-        const uint32_t factor = ONE / (total == 0 ? 1 : total);
-        for (int32_t i = 0; i < p->channels; i++) {
-            const uint32_t e = x[i] == skip ? (uint32_t)p->masked : (uint32_t)from[-x[i]];
-            out[i] = (int16_t)((e * factor) >> 16);
+    const int32_t rows = p->rows, n = p->channels;
+    for (int32_t row = 0; row < rows; row++, x += n, out += n) {
+        const int32_t *from = p->below + bitship_largest(x, n);
+        if (p->masked != 0) {
+            shiftmax(x, from, n, p->masked, out);
+        } else {
+            shiftmax(x, from, n, 0, out);
         }
     }
     return BITSHIP_OK;
@@ -54,7 +56,7 @@ int bitship_shiftgelu(const struct bitship_shift_exp *p, const int8_t *x, void *
     const int32_t dtype = bitship_finish_dtype(p->requant);
     ptrdiff_t at = 0;
     for (int32_t row = 0; row < p->rows; row++) {
-        const int32_t most = largest(x + at, p->channels);
+        const int32_t most = bitship_largest(x + at, p->channels);
         const int32_t *from = p->below + most;
         const uint32_t zero = (uint32_t)p->zero[most + 128];
         for (int32_t c = 0; c < p->channels; c += BITSHIP_LANES) {

@@ -33,8 +33,29 @@
 #endif
 #define BITSHIP_LANES (BITSHIP_SCALAR ? 16 : 64)
 
+/* Four elements per step of a loop that a scalar core runs: a vectorising compiler decides by itself. */
+#if BITSHIP_SCALAR && defined(__GNUC__) && !defined(__clang__)
+#define BITSHIP_UNROLL_4 _Pragma("GCC unroll 4")
+#else
+#define BITSHIP_UNROLL_4
+#endif
+
+/* A loop of its own function: inlined, it would share 13 registers with its caller. */
+#if BITSHIP_SCALAR && defined(__GNUC__)
+#define BITSHIP_APART __attribute__((noinline))
+#else
+#define BITSHIP_APART
+#endif
+
 static inline int32_t bitship_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t bitship_max(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* The largest of n int8. */
+static inline int32_t bitship_largest(const int8_t *x, int32_t n) {
+    int8_t most = x[0];
+    BITSHIP_UNROLL_4 for (int32_t i = 1; i < n; i++) { most = x[i] > most ? x[i] : most; }
+    return most;
+}
 
 /* Bytes of one element, or 0 for an unknown dtype. */
 static inline int32_t bitship_item_bytes(int32_t dtype) {

@@ -3,12 +3,14 @@
 #include "lanes.h"
 
 #define CHANNELS_MAX (1 << 22) /* z would leave int32 */
+#define BLOCK 64               /* elements between the two passes of a row */
 
-/* z of an element q of the row is a function of y = q * scale - offset:
+/* z of an element q of the row is a function of y = q * scale + offset:
  *   UPPER  ((y * factor + 2^31) >> 32)            Q20, y shifted up so that the upper word is the result
- *   FAR    ((y * factor + 2^(down - 1)) >> down)  Q20, any down in [10, 40]
+ *   BEYOND ((y * factor + 2^(down - 1)) >> down)  Q20, down above 32: the result is in the upper word
+ *   LONG   the same, Q20, any down, for rows too long to shift y up
  *   IVIT   (y * factor) >> 1, which fits int32: |y| <= the root, factor <= 2^31 / root */
-enum form { UPPER, FAR, IVIT };
+enum form { UPPER, BEYOND, LONG, IVIT };
 struct row {
     enum form form;
     uint32_t scale;
@@ -29,7 +31,7 @@ static struct sums sums_of_bytes(const int8_t *x, int32_t n) {
     for (int32_t from = 0; from < n; from += 1 << 16) {
         const int32_t to = bitship_min(n - from, 1 << 16);
         int32_t total = 0, squares = 0;
-        for (int32_t i = 0; i < to; i++) {
+        BITSHIP_UNROLL_4 for (int32_t i = 0; i < to; i++) {
             total += x[from + i];
             squares += x[from + i] * x[from + i];
         }
@@ -46,7 +48,7 @@ static struct sums sums_of_words(const int16_t *x, int32_t n) {
         const int32_t to = bitship_min(n - from, 1 << 16);
         int32_t total = 0;
         int64_t squares = 0;
-        for (int32_t i = 0; i < to; i++) {
+        BITSHIP_UNROLL_4 for (int32_t i = 0; i < to; i++) {
             total += x[from + i];
             squares += x[from + i] * x[from + i];
         }
@@ -95,9 +97,11 @@ static struct row normalise(const struct bitship_norm *p, int64_t w, int64_t off
     const int upper = down <= 32 && p->channels < 65025;
     const int32_t up = upper ? 32 - down : 0;
     const struct row r = {
-        .form = upper ? UPPER : FAR,
+        .form = upper       ? UPPER
+                : down > 32 ? BEYOND
+                            : LONG,
         .scale = (uint32_t)p->channels << up,
-        .offset = (uint32_t)((uint64_t)offset << up),
+        .offset = 0u - (uint32_t)((uint64_t)offset << up),
         .factor = (int32_t)(((uint64_t)1 << 60) / root(radicand << (2 * t))),
         .down = down,
     };
@@ -138,59 +142,117 @@ static struct row i_layer_norm(const struct bitship_norm *p, const void *x) {
     const struct row r = {
         .form = IVIT,
         .scale = 1,
-        .offset = (uint32_t)mean,
+        .offset = 0u - (uint32_t)mean,
         .factor = (int32_t)(INT32_MAX / next),
         .down = 1,
     };
     return r;
 }
 
-/* lanes[i] = z of lanes[i] */
-BITSHIP_CLONES
-static void to_z(const struct row *r, int32_t n, int32_t *lanes) {
+/* z of n elements; `wide` and `form` are constants where this is called. */
+static inline void z_of(const struct row *r, const void *x, int wide, enum form form, int32_t n, int32_t *z) {
+    const int8_t *x8 = (const int8_t *)x;
+    const int16_t *x16 = (const int16_t *)x;
     const uint32_t scale = r->scale, offset = r->offset;
-    const int32_t factor = r->factor, down = r->down;
-    if (r->form == UPPER) {
-        for (int32_t i = 0; i < n; i++) {
-            const int32_t y = (int32_t)((uint32_t)lanes[i] * scale - offset);
-            lanes[i] = (int32_t)(uint32_t)((uint64_t)((int64_t)y * factor + ((int64_t)1 << 31)) >> 32);
-        }
-    } else if (r->form == FAR) {
-        for (int32_t i = 0; i < n; i++) {
-            const int32_t y = (int32_t)((uint32_t)lanes[i] * scale - offset);
-            lanes[i] = (int32_t)(((int64_t)y * factor + ((int64_t)1 << (down - 1))) >> down);
-        }
-    } else {
-        for (int32_t i = 0; i < n; i++) {
-            const uint32_t y = (uint32_t)lanes[i] - offset;
-            lanes[i] = (int32_t)(y * (uint32_t)factor) >> 1;
+    const int32_t factor = r->factor, down = r->down, half = (int32_t)1 << (form == BEYOND ? down - 33 : 0);
+    BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
+        const int32_t q = wide ? x16[i] : x8[i];
+        if (form == UPPER) {
+            const int32_t y = (int32_t)((uint32_t)q * scale + offset);
+            z[i] = (int32_t)(uint32_t)((uint64_t)((int64_t)y * factor + ((int64_t)1 << 31)) >> 32);
+        } else if (form == BEYOND) {
+            const int32_t y = (int32_t)((uint32_t)q * scale + offset);
+            z[i] = ((int32_t)(((int64_t)y * factor) >> 32) + half) >> (down - 32);
+        } else if (form == LONG) {
+            const int32_t y = (int32_t)((uint32_t)q * scale + offset);
+            z[i] = (int32_t)(((int64_t)y * factor + ((int64_t)1 << (down - 1))) >> down);
+        } else {
+            z[i] = (int32_t)(((uint32_t)q + offset) * (uint32_t)factor) >> 1;
         }
     }
 }
 
-/* lanes[i] = the affine of z. From shift 33 on, the rounding bit and the result are in the upper word of the
- * sum; its bias is (bias << (shift - 16)). */
-BITSHIP_CLONES
-static void affine(const struct bitship_norm *p, const int32_t *multiplier, const int32_t *bias, int32_t n,
-                   int32_t *lanes) {
+BITSHIP_CLONES BITSHIP_APART static void to_z(const struct row *r, const void *x, int32_t dtype, int32_t n,
+                                              int32_t *z) {
+    const int wide = dtype == BITSHIP_INT16;
+    if (r->form == UPPER && wide) {
+        z_of(r, x, 1, UPPER, n, z);
+    } else if (r->form == UPPER) {
+        z_of(r, x, 0, UPPER, n, z);
+    } else if (r->form == BEYOND && wide) {
+        z_of(r, x, 1, BEYOND, n, z);
+    } else if (r->form == BEYOND || r->form == LONG) {
+        z_of(r, x, wide, LONG, n, z);
+    } else if (wide) {
+        z_of(r, x, 1, IVIT, n, z);
+    } else {
+        z_of(r, x, 0, IVIT, n, z);
+    }
+}
+
+static inline int32_t clamped(int64_t y, int32_t lo, int32_t hi) {
+    return (int32_t)(y < lo ? lo : y > hi ? hi : y);
+}
+
+/* out[i] = the affine of z[i]. From shift 33 on, the rounding bit and the result are in the upper word of the
+ * sum z * multiplier + (bias << (shift - 16)); up to 47, a part of the bias is in the lower one. */
+static inline void affine_of(const struct bitship_norm *p, const int32_t *z, const int32_t *multiplier,
+                             const int32_t *bias, int near, int wide, int32_t n, void *out) {
+    const int32_t shift = p->shift, zero_point = p->output_zero_point, lo = p->qmin - zero_point,
+                  hi = p->qmax - zero_point, half = (int32_t)1 << (shift - 33), down = shift - 32;
+    int8_t *out8 = (int8_t *)out;
+    int16_t *out16 = (int16_t *)out;
+    for (int32_t i = 0; i < n; i++) {
+        const uint32_t v = (uint32_t)bias[i];
+        uint64_t b = (uint64_t)(int64_t)bias[i] << (shift - 16);
+        if (BITSHIP_SCALAR && near) { /* the same by two shifts of a word */
+            b = (uint64_t)(uint32_t)(bias[i] >> (48 - shift)) << 32 | v << (shift - 16);
+        } else if (BITSHIP_SCALAR) {
+            b = (uint64_t)(v << (shift - 48)) << 32;
+        }
+        const uint64_t sum = (uint64_t)((int64_t)z[i] * multiplier[i]) + b;
+        const int32_t y = ((int32_t)(uint32_t)(sum >> 32) + half) >> down;
+        const int32_t placed = (y < lo ? lo : y > hi ? hi : y) + zero_point;
+        if (wide) {
+            out16[i] = (int16_t)placed;
+        } else {
+            out8[i] = (int8_t)placed;
+        }
+    }
+}
+
+/* Any shift, with no word of the sum left out. */
+static void affine_by_64_bits(const struct bitship_norm *p, const int32_t *z, const int32_t *multiplier,
+                              const int32_t *bias, int32_t n, void *out) {
     const int32_t shift = p->shift, zero_point = p->output_zero_point, lo = p->qmin - zero_point,
                   hi = p->qmax - zero_point;
-    if (shift > 32) {
-        const int32_t half = (int32_t)1 << (shift - 33);
-        for (int32_t i = 0; i < n; i++) {
-            const uint64_t sum =
-                (uint64_t)((int64_t)lanes[i] * multiplier[i]) + ((uint64_t)(int64_t)bias[i] << (shift - 16));
-            int32_t y = ((int32_t)(uint32_t)(sum >> 32) + half) >> (shift - 32);
-            y = y < lo ? lo : y;
-            lanes[i] = (y > hi ? hi : y) + zero_point;
+    int8_t *out8 = (int8_t *)out;
+    int16_t *out16 = (int16_t *)out;
+    for (int32_t i = 0; i < n; i++) {
+        const int64_t sum = (int64_t)z[i] * multiplier[i] +
+                            (int64_t)((uint64_t)(int64_t)bias[i] << (shift - 16)) +
+                            ((int64_t)1 << (shift - 1));
+        const int32_t y = clamped(sum >> shift, lo, hi) + zero_point;
+        if (p->out_dtype == BITSHIP_INT16) {
+            out16[i] = (int16_t)y;
+        } else {
+            out8[i] = (int8_t)y;
         }
+    }
+}
+
+BITSHIP_CLONES BITSHIP_APART static void affine(const struct bitship_norm *p, const int32_t *z,
+                                                const int32_t *multiplier, const int32_t *bias, int32_t n,
+                                                void *out) {
+    const int wide = p->out_dtype == BITSHIP_INT16;
+    if (p->shift <= 32) {
+        affine_by_64_bits(p, z, multiplier, bias, n, out);
+    } else if (p->shift < 48 && wide) {
+        affine_of(p, z, multiplier, bias, 1, 1, n, out);
+    } else if (p->shift < 48) {
+        affine_of(p, z, multiplier, bias, 1, 0, n, out);
     } else {
-        for (int32_t i = 0; i < n; i++) {
-            int64_t y = (int64_t)lanes[i] * multiplier[i] +
-                        (int64_t)((uint64_t)(int64_t)bias[i] << (shift - 16)) + ((int64_t)1 << (shift - 1));
-            y >>= shift;
-            lanes[i] = (int32_t)(y < lo ? lo : y > hi ? hi : y) + zero_point;
-        }
+        affine_of(p, z, multiplier, bias, 0, wide, n, out);
     }
 }
 
@@ -212,7 +274,7 @@ static int check(const struct bitship_norm *p, const void *x, const int32_t *mul
 static int norm(struct row (*statistics)(const struct bitship_norm *, const void *),
                 const struct bitship_norm *p, const void *x, const int32_t *multiplier, const int32_t *bias,
                 void *out) {
-    int32_t lanes[BITSHIP_LANES];
+    int32_t z[BLOCK];
     const int error = check(p, x, multiplier, bias, out);
     if (error != BITSHIP_OK) {
         return error;
@@ -221,11 +283,9 @@ static int norm(struct row (*statistics)(const struct bitship_norm *, const void
     for (int32_t i = 0; i < p->rows; i++) {
         const struct row r = statistics(p, bitship_at(x, p->x_dtype, at));
         for (int32_t c = 0, channel = 0; c < p->channels;) {
-            const int32_t n = bitship_min(BITSHIP_LANES, p->period - channel);
-            bitship_load(bitship_at(x, p->x_dtype, at), p->x_dtype, 1, n, lanes);
-            to_z(&r, n, lanes);
-            affine(p, multiplier + channel, bias + channel, n, lanes);
-            bitship_store(lanes, n, p->out_dtype, bitship_at_out(out, p->out_dtype, at));
+            const int32_t n = bitship_min(BLOCK, p->period - channel);
+            to_z(&r, bitship_at(x, p->x_dtype, at), p->x_dtype, n, z);
+            affine(p, z, multiplier + channel, bias + channel, n, bitship_at_out(out, p->out_dtype, at));
             at += n;
             c += n;
             channel = channel + n == p->period ? 0 : channel + n;

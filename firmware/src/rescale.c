@@ -149,10 +149,23 @@ static inline void to_int8(const struct bitship_rescale *r, const int32_t *m, co
     }
 }
 
+/* single_far for one factor of all lanes. */
+static void to_int8_far(const struct bitship_rescale *r, int32_t n, const int32_t *lanes, int8_t *out) {
+    const int32_t m = r->multiplier[0], down = -1 - r->shift[0], half = (int32_t)1 << (down - 1);
+    const int32_t zero_point = r->output_zero_point, qmin = r->qmin, qmax = r->qmax;
+    for (const int32_t *const end = lanes + n; lanes != end; lanes++) {
+        int32_t y = (((int32_t)(((int64_t)*lanes * m) >> 32) + half) >> down) + zero_point;
+        y = y < qmin ? qmin : y;
+        *out++ = (int8_t)(y > qmax ? qmax : y);
+    }
+}
+
 void bitship_rescale_to_int8(const struct bitship_rescale *r, int32_t channel, int32_t n,
                              const int32_t *lanes, int8_t *out) {
     if (r->count > 1) {
         to_int8(r, r->multiplier + channel, r->shift + channel, 1, n, lanes, out);
+    } else if (r->rounding == BITSHIP_SINGLE && r->shift[0] <= -2) {
+        to_int8_far(r, n, lanes, out);
     } else {
         to_int8(r, r->multiplier, r->shift, 0, n, lanes, out);
     }

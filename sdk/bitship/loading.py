@@ -42,10 +42,19 @@ def _shipped(name: str, outputs: Sequence[str]) -> Graph:
     return models.load_graph(name)
 
 
+def _ivit(path: Path, outputs: Sequence[str]) -> Graph:
+    from bitship.importers import ivit
+
+    if outputs:
+        raise UnsupportedError(f"{path}: --output is for .tflite and .onnx files")
+    return ivit.load(path)
+
+
 LOADERS: dict[str, Callable[[Path, Sequence[str]], Graph]] = {
     ".tflite": _tflite,
     ".onnx": _onnx,
     ".pt2": _pt2,
+    ".safetensors": _ivit,
     store.SUFFIX: _bitship,
 }
 

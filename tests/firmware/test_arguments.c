@@ -120,6 +120,68 @@ static void others(void) {
     expect("resize null", bitship_resize(NULL, x, out), BITSHIP_ERROR_ARGUMENT, out, 8);
 }
 
+static void norms(void) {
+    const int32_t multiplier[4] = {1, 2, 3, 4}, bias[4] = {0};
+    const int8_t x[8] = {0};
+    uint8_t out[16];
+    memset(out, 0x5a, sizeof out);
+    struct bitship_norm p = {.x_dtype = BITSHIP_INT8,
+                             .out_dtype = BITSHIP_INT8,
+                             .rows = 2,
+                             .channels = 4,
+                             .period = 4,
+                             .shift = 40,
+                             .qmin = -128,
+                             .qmax = 127};
+    expect("norm null", bitship_layer_norm(&p, x, NULL, bias, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    p.period = 3;
+    expect("norm period", bitship_rms_norm(&p, x, multiplier, bias, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    p.period = 4;
+    p.shift = 63;
+    expect("norm shift", bitship_i_layer_norm(&p, x, multiplier, bias, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    p.shift = 40;
+    p.epsilon = (int64_t)1 << 61;
+    expect("norm epsilon", bitship_layer_norm(&p, x, multiplier, bias, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    p.epsilon = 0;
+    p.output_zero_point = 1 << 20;
+    expect("norm zero point", bitship_layer_norm(&p, x, multiplier, bias, out), BITSHIP_ERROR_ARGUMENT, out,
+           16);
+    p.output_zero_point = 0;
+    p.out_dtype = BITSHIP_INT32;
+    expect("norm dtype", bitship_layer_norm(&p, x, multiplier, bias, out), BITSHIP_ERROR_UNSUPPORTED, out,
+           16);
+}
+
+static void attention(void) {
+    const int32_t multiplier[1] = {1 << 30}, below[256] = {0};
+    const int8_t shift[1] = {0}, x[8] = {0};
+    const int16_t wide[256] = {0};
+    const uint8_t table[256] = {0};
+    uint8_t out[16], scratch[16];
+    memset(out, 0x5a, sizeof out);
+    const struct bitship_table_softmax long_row = {1, 65536, 0};
+    expect("table_softmax row", bitship_table_softmax(&long_row, x, wide, (int16_t *)(void *)scratch),
+           BITSHIP_ERROR_ARGUMENT, out, 16);
+    struct bitship_rescale r = {multiplier, shift, 1, 0, 0, 0, BITSHIP_SINGLE, BITSHIP_INT8, -128, 127};
+    struct bitship_softmax_matmul p = {1, 2, 4, 2, 0, 0, 2, &r};
+    expect("softmax_matmul null", bitship_softmax_matmul(&p, x, x, NULL, scratch, 16, out),
+           BITSHIP_ERROR_ARGUMENT, out, 16);
+    expect("softmax_matmul scratch", bitship_softmax_matmul(&p, x, x, table, scratch, 7, out),
+           BITSHIP_ERROR_SCRATCH, out, 16);
+    p.tile = 9;
+    expect("softmax_matmul tile", bitship_softmax_matmul(&p, x, x, table, scratch, 16, out),
+           BITSHIP_ERROR_ARGUMENT, out, 16);
+    p.tile = 2;
+    r.rounding = BITSHIP_DOUBLE;
+    expect("softmax_matmul rounding", bitship_softmax_matmul(&p, x, x, table, scratch, 16, out),
+           BITSHIP_ERROR_ARGUMENT, out, 16);
+    const struct bitship_shift_exp half = {.rows = 1, .channels = 8, .below = below};
+    expect("shiftgelu table", bitship_shiftgelu(&half, x, out), BITSHIP_ERROR_ARGUMENT, out, 16);
+    const struct bitship_shift_exp none = {.rows = 1, .channels = 8};
+    expect("shiftmax table", bitship_shiftmax(&none, x, (int16_t *)(void *)scratch), BITSHIP_ERROR_ARGUMENT,
+           out, 16);
+}
+
 /* Packed convolutions of this host, where it has any. */
 static void host(void) {
     struct bitship_window p = {.x_dtype = BITSHIP_INT8,
@@ -178,6 +240,8 @@ int main(void) {
     conv2d();
     rescale();
     others();
+    norms();
+    attention();
     host();
     return failures != 0;
 }

@@ -1,4 +1,4 @@
-/* What the packed convolutions prepare alike: the level of this processor, the epilogue's tables. */
+/* What the packed kernels prepare alike: the level of this processor, the epilogue's tables. */
 #include "packed.h"
 
 int32_t bitship_host_level(void) {

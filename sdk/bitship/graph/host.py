@@ -100,7 +100,7 @@ def _aligned(size: int) -> Array:
 def prepare(graph: Graph, level: int | None = None) -> Program:
     """Verify and lower a graph; the kernels rely on its range proof.
 
-    level  instructions of packed convolutions, up to ``bitship_host_level()``, which is the default
+    level  instructions of packed kernels, up to ``bitship_host_level()``, which is the default
     """
     verify(graph)
     ffi, lib = kernels.load()

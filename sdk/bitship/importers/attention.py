@@ -1,5 +1,6 @@
 """The integerize step of softmax: probabilities that wait for their product, I-ViT's Shiftmax, masks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -10,9 +11,9 @@ import numpy as np
 from bitship.errors import UnsupportedError
 from bitship.graph.base import Array
 from bitship.graph.dtypes import DType
-from bitship.graph.ops import Add, Rescale, Shiftmax, SoftmaxMatMul, TableSoftmax
+from bitship.graph.ops import Add, Rescale, ShiftGelu, Shiftmax, SoftmaxMatMul, TableSoftmax
 from bitship.importers import functions, shapes
-from bitship.importers.integerize import NO_LIMITS, Integerizer, Limits, QParams, QuantizedTensor
+from bitship.importers.integerize import NO_LIMITS, Integerizer, Limits, QParams, QuantizedTensor, batches
 
 PROBABILITY = QParams(2.0**-15, 0, 16)
 _IDENTITY = Rescale((1 << 30,), (1,))
@@ -62,18 +63,28 @@ def shiftmax(g: Integerizer, p: Probabilities) -> QuantizedTensor:
     return _ordered(g, p.name, replace(p.logits, name=made, q=PROBABILITY), p.order)
 
 
+def shiftgelu(
+    g: Integerizer, name: str, x: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS
+) -> QuantizedTensor:
+    """I-ViT's gelu over the rows of the last axis of an int8 tensor with zero point 0."""
+    x = g.natural(x)
+    if x.q.zero_point != 0:
+        raise UnsupportedError("ShiftGELU needs zero point 0; the recipe must be symmetric")
+    unit = unit_of(Fraction(x.q.scale) * Fraction(1702, 1000))
+    requant = g.epilogue([Fraction(x.q.scale) / 128 / Fraction(out.scale)], out, limits)
+    return g.result(g.b.node(name, ShiftGelu(unit, requant), x.name), x, out)
+
+
 def softmax_matmul(
     g: Integerizer, name: str, p: Probabilities, v: QuantizedTensor, out: QParams, limits: Limits = NO_LIMITS
 ) -> QuantizedTensor:
-    """``softmax(logits) @ v`` over the last two axes of tensors with equal leading axes, normalised late."""
+    """``softmax(logits) @ v`` over the last two axes, leading ones as ``batches`` says, normalised late."""
     v = g.natural(v)
     x = p.logits
-    if x.shape[:-2] != v.shape[:-2] or len(x.shape) < 2:
-        raise UnsupportedError(f"matmul of {x.shape} and {v.shape}: leading axes must be equal")
-    batch = int(np.prod(x.shape[:-2], dtype=np.int64))
+    batch = batches(x.shape, v.shape)
     requant = g.epilogue([Fraction(v.q.scale) / Fraction(out.scale)], out, limits)
     entries = g.b.constant(f"{p.name}.codes", functions.exp_table(x.q.scale, 255, "uint8"))
-    sides = [g.view(t.name, (batch, *t.shape[-2:])) for t in (x, v)]
+    sides = [g.view(t.name, (batch, math.prod(t.shape[:-1]) // batch, t.shape[-1])) for t in (x, v)]
     made = g.b.node(name, SoftmaxMatMul(requant, v.q.zero_point, p.masked), *sides, entries)
     shape = (*x.shape[:-1], v.shape[-1])
     return QuantizedTensor(g.view(made, shape), shape, out)

@@ -5,6 +5,7 @@ and axes are the front end's (NCHW for images); images are stored NHWC, other te
 tensor is transposed only where an op needs the other order. Every requantization rounds once.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -115,6 +116,16 @@ class Window:
     dilation: tuple[int, int] = (1, 1)
 
 
+def batches(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """Return the batch of a matmul of these shapes: leading axes of which b has but one join the rows of a."""
+    lead = b[:-2]
+    while lead and lead[-1] == 1:
+        lead = lead[:-1]
+    if len(a) < 2 or len(a) != len(b) or a[: len(lead)] != lead:
+        raise UnsupportedError(f"matmul of {a} and {b}: leading axes must be equal, or 1 in the second operand's last")
+    return math.prod(lead)
+
+
 class Integerizer:
     """Writes integer ops into a builder. Methods return tensors with the quantization they were asked for."""
 
@@ -196,7 +207,7 @@ class Integerizer:
 
     # -- products with constant weights
 
-    def _bias(self, x: QuantizedTensor, w: Weights, bias: Array | None) -> tuple[Weights, Array]:
+    def accumulator_bias(self, x: QuantizedTensor, w: Weights, bias: Array | None) -> tuple[Weights, Array]:
         """Return weights and int32 bias of scale ``x * w``; float bias is quantized, half up.
 
         A channel whose bias leaves int32's half gets a larger weight scale: its weights are too small to matter.
@@ -237,7 +248,7 @@ class Integerizer:
     ) -> QuantizedTensor:
         """Convolution of an image by weights [O, C / groups, KH, KW]; bias real, or int32 of scale x * w."""
         x = self.image(x)
-        w, ints = self._bias(x, w, bias)
+        w, ints = self.accumulator_bias(x, w, bias)
         common = {
             "stride": window.stride,
             "padding": window.padding,
@@ -268,7 +279,7 @@ class Integerizer:
     ) -> QuantizedTensor:
         """``x @ w.T + bias`` over the last axis of x; weights [O, I]."""
         x = self.natural(x)
-        w, ints = self._bias(x, w, bias)
+        w, ints = self.accumulator_bias(x, w, bias)
         rows, depth = int(np.prod(x.shape[:-1], dtype=np.int64)), x.shape[-1]
         op = FullyConnected(x.q.zero_point, w.zero_point, self.epilogue(self._factors(x, w, out), out, limits))
         weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(w.values))
@@ -280,14 +291,12 @@ class Integerizer:
     def matmul(
         self, name: str, a: QuantizedTensor, b: QuantizedTensor, out: QParams, factor: Fraction | None = None
     ) -> QuantizedTensor:
-        """Batched product over the last two axes of tensors with equal leading axes; ``factor`` scales the result."""
+        """Batched product over the last two axes, leading ones as ``batches`` says; ``factor`` scales the result."""
         a, b = self.natural(a), self.natural(b)
-        if a.shape[:-2] != b.shape[:-2] or len(a.shape) < 2:
-            raise UnsupportedError(f"matmul of {a.shape} and {b.shape}: leading axes must be equal")
-        batch = int(np.prod(a.shape[:-2], dtype=np.int64))
+        batch = batches(a.shape, b.shape)
         real = (factor or Fraction(1)) * Fraction(a.q.scale) * Fraction(b.q.scale) / Fraction(out.scale)
         op = MatMul(a.q.zero_point, b.q.zero_point, self.epilogue([real], out))
-        sides = [self.view(t.name, (batch, *t.shape[-2:])) for t in (a, b)]
+        sides = [self.view(t.name, (batch, math.prod(t.shape[:-1]) // batch, t.shape[-1])) for t in (a, b)]
         shape = (*a.shape[:-1], b.shape[-1])
         return QuantizedTensor(self.view(self.b.node(name, op, *sides), shape), shape, out)
 

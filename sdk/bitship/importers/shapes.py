@@ -12,6 +12,7 @@ from bitship.graph.ops import (
     AvgPool2D,
     AxisMap,
     Concat,
+    Gather,
     MaxPool2D,
     Pad,
     ReduceMax,
@@ -186,6 +187,13 @@ def roll(g: Integerizer, name: str, x: QuantizedTensor, axis: int, shift: int) -
         return x
     parts = [take(g, f"{name}.{part}", x, axis, *ends) for part, ends in (("tail", (cut, extent)), ("head", (0, cut)))]
     return concat(g, name, parts, axis, x.q)
+
+
+def choose(g: Integerizer, name: str, x: QuantizedTensor, axis: int, indices: Sequence[int]) -> QuantizedTensor:
+    """Elements at constant indices along an axis, in their order; negative ones count from the end."""
+    extent = x.shape[axis]
+    at = np.array([i % extent for i in indices], np.int32)
+    return g.result(g.b.node(name, Gather(x.axis(axis)), x.name, g.b.constant(f"{name}.indices", at)), x, x.q)
 
 
 def resize(

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from bitship.errors import QuantizationError
-from bitship.graph.ops import ShiftGelu
 from bitship.importers import attention, functions, pending, shapes
 from bitship.importers.attention import Probabilities
 from bitship.importers.functions import Function
-from bitship.importers.integerize import Limits, QParams, QuantizedTensor, Weights, Window
+from bitship.importers.integerize import Limits, QuantizedTensor, Weights, Window
 from bitship.importers.pending import Pending
 from bitship.quantization.catalogue import op_name, where
 from bitship.quantization.recipe import GeluForm
@@ -103,16 +102,8 @@ def gelu(w: Walk, node: Any) -> Pending:
 
 def shiftgelu(w: Walk, node: Any) -> Pending:
     """I-ViT's gelu over the rows of the last axis."""
-    x = w.g.natural(w.in_bits(w.quantized(node, node.args[0]), node.args[0], 8))
-    if x.q.zero_point != 0:
-        raise QuantizationError(f"{where(node)}: ShiftGELU needs zero point 0; the recipe must be symmetric")
-    unit = attention.unit_of(Fraction(x.q.scale) * Fraction(1702, 1000))
-
-    def emit(q: QParams, ends: Limits) -> QuantizedTensor:
-        requant = w.g.epilogue([Fraction(x.q.scale) / 128 / Fraction(q.scale)], q, ends)
-        return w.g.result(w.g.b.node(node.name, ShiftGelu(unit, requant), x.name), x, q)
-
-    return Pending(emit)
+    x = w.in_bits(w.quantized(node, node.args[0]), node.args[0], 8)
+    return Pending(lambda q, ends: attention.shiftgelu(w.g, node.name, x, q, ends))
 
 
 def leaky_relu(w: Walk, node: Any) -> Pending:

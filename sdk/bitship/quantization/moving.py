@@ -149,6 +149,14 @@ def roll(w: Walk, node: Any) -> QuantizedTensor:
     return x
 
 
+def index_select(w: Walk, node: Any) -> QuantizedTensor:
+    """Elements at constant indices along one axis."""
+    indices = w.constant(node.args[2])
+    if indices is None:
+        raise QuantizationError(f"{where(node)}: the indices are computed; constant ones are needed")
+    return shapes.choose(w.g, node.name, w.quantized(node, node.args[0]), int(node.args[1]), indices.tolist())
+
+
 def pixel_shuffle(w: Walk, node: Any) -> QuantizedTensor:
     """[N, C * r * r, H, W] to [N, C, H * r, W * r]."""
     x, r = w.quantized(node, node.args[0]), int(node.args[1])
@@ -176,6 +184,7 @@ MOVING: dict[str, Handler] = {
     "permute": permute,
     "transpose": transpose,
     "slice": take,
+    "index_select": index_select,
     "pixel_shuffle": pixel_shuffle,
     "roll": roll,
 }

@@ -22,6 +22,7 @@ from bitship.quantization.migration import migrate
 from bitship.quantization.planned import PlannedWalk
 from bitship.quantization.prepared import Prepared, capture_eval
 from bitship.quantization.recipe import Recipe
+from bitship.quantization.rewrite import computed
 from bitship.quantization.sensitivity import feed
 
 _FORMAT = "bitship-qat-1"
@@ -67,11 +68,12 @@ class Trainer:
             self.module = capture_eval(module, example)
             if self.prepared.channels:
                 migrate(self.module, self.prepared.channels, self.prepared.plan.recipe)
-        nodes = {n.name: n for n in self.module.graph.nodes}
-        if list(nodes) != [n.name for n in self.prepared.module.graph.nodes]:
+        if [n.name for n in computed(self.module)] != [n.name for n in computed(self.prepared.module)]:
             raise QuantizationError("training: the module's graph depends on the batch size")
         self._function = _straight_through()
-        constants = {str(n.target): _fetch(self.module, str(n.target)) for n in nodes.values() if n.op == "get_attr"}
+        constants = {
+            str(n.target): _fetch(self.module, str(n.target)) for n in self.module.graph.nodes if n.op == "get_attr"
+        }
         self._parameters = {
             target: torch.nn.Parameter(value.detach().clone())
             for target, value in constants.items()

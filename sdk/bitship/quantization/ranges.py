@@ -8,7 +8,7 @@ import numpy as np
 
 from bitship.errors import QuantizationError
 from bitship.graph.base import Array
-from bitship.quantization.catalogue import where
+from bitship.quantization.catalogue import op_name, where
 from bitship.quantization.histograms import mse_range, percentile_range
 from bitship.quantization.recipe import Calibrator, Recipe
 
@@ -63,6 +63,8 @@ def calibrate(
     found, wanted = Ranges(), {n.name for n in channels}
 
     def extremes(node: Any, value: Any) -> Any:
+        if op_name(node) == "masked_fill":  # -inf by design; what it leaves has the range of its operand
+            return value
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() and node.op != "get_attr":
             low, high = (float(v) for v in torch.aminmax(value))
             if not (np.isfinite(low) and np.isfinite(high)):

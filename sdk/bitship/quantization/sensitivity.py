@@ -24,8 +24,8 @@ class TensorReport:
 
     bits     bits that store it
     sqnr_db  against the float module: the error of everything up to here
-    own_db   against the float op on the integer graph's own inputs: the error this op adds
-    steps    largest own error in steps of the output scale
+    own_db   against the float op and weights on the integer graph's own inputs: the error this op adds
+    steps    largest error in steps of the output scale against the float op with the quantized weights: its rounding
     """
 
     name: str
@@ -99,10 +99,59 @@ def _ratio(signal: float, noise: float) -> float:
     return min(float(10 * np.log10(signal / noise)), _MOST) if noise > 0 and signal > 0 else _MOST
 
 
+class _Comparison:
+    """One input: every op in float on the integer graph's operands, with quantized constants and with float ones."""
+
+    def __init__(self, walk: Any, values: dict[str, Array], wanted: dict[str, Any], sums: dict[str, Array]) -> None:
+        self.walk, self.values, self.wanted, self.sums = walk, values, wanted, sums
+        self.plain: dict[str, Any] = {}  # where float constants give something else than quantized ones
+        self.given: dict[str, Any] = {}
+
+    def see(self, node: Any, value: Any) -> Any:
+        """Note the errors of a node's result and return what its readers get."""
+        import torch
+
+        result, plain = value, self._with_float_constants(node)
+        constant = self.walk.constants.get(node.name) if node.op == "get_attr" else None
+        if constant is not None:
+            result, plain = torch.from_numpy(np.asarray(constant)).reshape(value.shape).to(value.dtype), value
+        tensor = self.walk.tensors.get(node.name)
+        if node.op != "get_attr" and tensor is not None and tensor.name in self.values:
+            found = real(tensor, self.values)
+            if node.op != "placeholder":
+                self._add(node.name, found, value, value if plain is None else plain, tensor.q.scale)
+            result, plain = torch.from_numpy(found).to(value.dtype), None
+        self.given[node.name] = result
+        if plain is not None:
+            self.plain[node.name] = plain
+        return result
+
+    def _with_float_constants(self, node: Any) -> Any:
+        from torch.fx.node import map_arg
+
+        if node.op != "call_function" or not any(n.name in self.plain for n in node.all_input_nodes):
+            return None
+
+        def value(n: Any) -> Any:
+            return self.plain.get(n.name, self.given[n.name])
+
+        return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+
+    def _add(self, name: str, found: Array, rounded: Any, local: Any, scale: float) -> None:
+        """Sums of squares: signal and error against the float module, against the op alone; steps of its rounding."""
+        whole, alone, near = (np.asarray(t.double()) for t in (self.wanted[name], local, rounded))
+        row = self.sums.setdefault(name, np.zeros(5))
+        row[:4] += [
+            (whole**2).sum(),
+            ((found - whole) ** 2).sum(),
+            (alone**2).sum(),
+            ((found - alone) ** 2).sum(),
+        ]
+        row[4] = max(row[4], np.abs(found - near).max(initial=0) / scale)
+
+
 def sensitivity(prepared: "Prepared", items: Sequence[Any]) -> Sensitivity:
     """Compare every tensor over the items."""
-    import torch
-
     from bitship.graph import host
 
     graph, walk = prepared.walk()
@@ -117,24 +166,8 @@ def sensitivity(prepared: "Prepared", items: Sequence[Any]) -> Sensitivity:
 
         interpret(prepared.module, item, keep)
 
-        def own(node: Any, value: Any, values: Any = values, wanted: Any = wanted) -> Any:
-            if node.op == "get_attr":
-                constant = walk.constants.get(node.name)
-                return value if constant is None else torch.from_numpy(constant).to(value.dtype)
-            tensor = walk.tensors.get(node.name)
-            if tensor is None or tensor.name not in values:
-                return value
-            found = real(tensor, values)
-            if node.op != "placeholder":
-                float_value, local = (np.asarray(t.double()) for t in (wanted[node.name], value))
-                error = np.abs(found - local)
-                add = [(float_value**2).sum(), ((found - float_value) ** 2).sum(), (local**2).sum(), (error**2).sum()]
-                row = sums.setdefault(node.name, np.zeros(5))
-                row[:4] += add
-                row[4] = max(row[4], error.max(initial=0) / tensor.q.scale)
-            return torch.from_numpy(found).to(value.dtype)
-
-        interpret(prepared.module, item, own)
+        compare = _Comparison(walk, values, wanted, sums)
+        interpret(prepared.module, item, compare.see)
     nodes = {n.name: n for n in prepared.module.graph.nodes}
     rows = []
     for name, (signal, noise, local, own_noise, steps) in sums.items():
