@@ -68,6 +68,35 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
     "wrapped": (lambda m, x: F.pad(x, (2, 1, 3, 0), mode="circular"), {}, (3, 6, 5)),
     "cut by padding": (lambda m, x: F.pad(x, (-2, 1, 1, -1), value=0.5), {}, (3, 6, 5)),
     "indexed": (lambda m, x: x[:, torch.tensor([[2, -1], [0, 0]])], {}, (4, 6)),
+    "addcmul": (
+        lambda m, x: torch.addcmul(m.b, x, m.g, value=0.5),
+        {"b": nn.Parameter(constant(6)), "g": nn.Parameter(constant(6, seed=2))},
+        (4, 6),
+    ),
+    "addmm": (
+        lambda m, x: torch.addmm(m.b, x[0], m.w, beta=2)[None],
+        {"b": nn.Parameter(constant(5)), "w": nn.Parameter(constant(6, 5))},
+        (4, 6),
+    ),
+    "vector norm": (lambda m, x: x.norm(dim=(1, 2), keepdim=True) * x, {}, (4, 6, 5)),
+    "response normalisation": (
+        lambda m, x: (
+            x * (x.norm(dim=(1, 2), keepdim=True) / (x.norm(dim=(1, 2), keepdim=True).mean(-1, keepdim=True) + 1e-3))
+        ),
+        {},
+        (4, 6, 5),
+    ),
+    "sum of magnitudes": (lambda m, x: torch.linalg.vector_norm(x, 1, dim=-1), {}, (4, 6)),
+    "transposed convolution": (
+        lambda m, x: m.f(x),
+        {"f": nn.ConvTranspose2d(6, 4, 3, 2, 1, output_padding=1, groups=2)},
+        (6, 5, 4),
+    ),
+    "transposed convolution, uneven": (
+        lambda m, x: m.f(x),
+        {"f": nn.ConvTranspose2d(6, 4, (4, 2), (2, 3), (0, 1), bias=False)},
+        (6, 5, 4),
+    ),
     "conv1d": (lambda m, x: m.f(x), {"f": nn.Conv1d(6, 8, 3, stride=2, padding=1, groups=2)}, (6, 9)),
     "conv1d, same": (lambda m, x: m.f(x), {"f": nn.Conv1d(6, 8, 3, padding="same", dilation=2)}, (6, 9)),
     "conv1d, batch norm": (

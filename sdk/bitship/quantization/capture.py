@@ -3,13 +3,14 @@
 from typing import Any
 
 from bitship.errors import QuantizationError
+from bitship.quantization.arithmetic import ARITHMETIC
 from bitship.quantization.catalogue import op_name, where
 from bitship.quantization.choosing import CHOICES
 from bitship.quantization.folding import FOLDS, fetch
 from bitship.quantization.inlining import composites, regions
 from bitship.quantization.patterns import PATTERNS
 from bitship.quantization.rewrite import REWRITES, calls
-from bitship.quantization.spelling import SPELLINGS, products, quotients, sums
+from bitship.quantization.spelling import SPELLINGS
 
 __all__ = ["capture", "fetch", "normalise"]
 
@@ -40,8 +41,8 @@ def _first_line(error: Exception) -> str:
 def normalise(graph_module: Any) -> Any:
     """Drop identities, make in-place calls functional, and rewrite what the handlers have no op for."""
     _check_static(graph_module)
-    early = (regions, _drop_identities, _functional, *SPELLINGS, *CHOICES, *PATTERNS, composites)
-    for step in (*early, *REWRITES, products, quotients, sums, *FOLDS):
+    early = (regions, _drop_identities, _functional, *SPELLINGS, *CHOICES, *PATTERNS, composites, *SPELLINGS)
+    for step in (*early, *REWRITES, *ARITHMETIC, *FOLDS):
         step(graph_module)
         graph_module.graph.eliminate_dead_code()
         graph_module.graph.lint()

@@ -162,7 +162,7 @@ def constant_value(graph_module: Any, node: Any) -> Any:
 REWRITTEN = frozenset(
     (
         *("chunk", "split", "split_with_sizes", "unbind", "select", "stack", "view"),
-        *("batch_norm", "scaled_dot_product_attention"),
+        *("batch_norm", "scaled_dot_product_attention", "conv_transpose2d"),
     )
 )
 """Ops without handlers that are rewritten after composite ops were taken apart."""
