@@ -68,6 +68,18 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
     "wrapped": (lambda m, x: F.pad(x, (2, 1, 3, 0), mode="circular"), {}, (3, 6, 5)),
     "cut by padding": (lambda m, x: F.pad(x, (-2, 1, 1, -1), value=0.5), {}, (3, 6, 5)),
     "indexed": (lambda m, x: x[:, torch.tensor([[2, -1], [0, 0]])], {}, (4, 6)),
+    "sliding windows": (lambda m, x: F.relu(x).unfold(1, 3, 2).unfold(2, 2, 1), {}, (7, 5)),
+    "standardised weights": (
+        lambda m, x: F.conv2d(x, (m.w - m.w.mean((1, 2, 3), keepdim=True)) / (m.w.std((1, 2, 3), keepdim=True) + 1e-5)),
+        {"w": nn.Parameter(constant(6, 3, 3, 3))},
+        (3, 6, 5),
+    ),
+    "computed constant": (
+        lambda m, x: x + torch.cumsum(torch.sin(m.w), 0) * torch.arange(6),
+        {"w": nn.Parameter(constant(6))},
+        (4, 6),
+    ),
+    "in place on a view": (lambda m, x: F.relu(x).reshape(1, -1).mul_(2), {}, (4, 6)),
     "addcmul": (
         lambda m, x: torch.addcmul(m.b, x, m.g, value=0.5),
         {"b": nn.Parameter(constant(6)), "g": nn.Parameter(constant(6, seed=2))},
@@ -203,6 +215,25 @@ def test_the_integer_graph_follows_the_floats_and_the_kernels_follow_the_specifi
 )
 def test_what_cannot_be_rewritten_is_named(function: Any, message: str) -> None:
     with pytest.raises(QuantizationError, match=message):
+        quantize(Call(function), batches((4, 6)))
+
+
+def half_doubled(m: Any, x: Any) -> Any:
+    y = F.relu(x)
+    y[:, 1:].mul_(2)
+    return y
+
+
+def base_doubled(m: Any, x: Any) -> Any:
+    y = F.relu(x)
+    z = y[:, 1:]
+    y.mul_(2)
+    return z
+
+
+@pytest.mark.parametrize("function", [half_doubled, base_doubled])
+def test_a_change_in_place_that_another_view_shows_is_refused(function: Any) -> None:
+    with pytest.raises(QuantizationError, match="in place"):
         quantize(Call(function), batches((4, 6)))
 
 
