@@ -175,3 +175,14 @@ def test_the_integer_graph_follows_the_floats_and_the_kernels_follow_the_specifi
 def test_what_cannot_be_rewritten_is_named(function: Any, message: str) -> None:
     with pytest.raises(QuantizationError, match=message):
         quantize(Call(function), batches((4, 6)))
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(3, 1, 1), nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(2)])
+def test_pools_keep_sixteen_bits(pool: Any) -> None:
+    module, data = nn.Sequential(nn.Conv2d(3, 6, 3), pool).eval(), batches((3, 8, 8))
+    graph = quantize(module, data, "w8a16")
+    with torch.no_grad():
+        wanted = module(*data[0]).double().numpy()
+    assert sqnr(wanted, run(graph, *data[0])[0]) > 38  # the 8-bit weights' share; 8-bit pools gave 0
+    fed = feed(graph, *data[0])
+    assert np.array_equal(graph.run(*fed)[0], spec.run(graph, *fed)[0])

@@ -3,20 +3,21 @@
 
 #define MASKED (-128)
 
-int32_t bitship_reciprocal(uint32_t total, int32_t *b) {
+struct bitship_inverse bitship_reciprocal(uint32_t total) {
+    int32_t bits = 0;
     total = total == 0 ? 1 : total;
-    *b = 0;
-    for (uint32_t rest = total; rest > 1; rest >>= 1) {
-        (*b)++;
+    for (int32_t step = 16; step > 0; step >>= 1) {
+        bits += total >> (bits + step) != 0 ? step : 0;
     }
-    return (int32_t)(((uint64_t)1 << (*b + 30)) / total);
+    const struct bitship_inverse found = {(int32_t)(((uint64_t)1 << (bits + 30)) / total), bits};
+    return found;
 }
 
 /* y = min((e * R + 2^(b + 14)) >> (b + 15), 32767) of a row. A sum of 2^18 or more has its rounding bit in
  * the upper word of the product, and no e that reaches an eighth of it. */
 static void normalise(const int8_t *x, const int16_t *from, int32_t n, uint32_t total, int16_t *out) {
-    int32_t b;
-    const int32_t inverse = bitship_reciprocal(total, &b);
+    const struct bitship_inverse row = bitship_reciprocal(total);
+    const int32_t inverse = row.factor, b = row.bits;
     if (b >= 18) {
         const int32_t half = (int32_t)1 << (b - 18), down = b - 17;
         BITSHIP_UNROLL_4 for (int32_t i = 0; i < n; i++) {
@@ -78,16 +79,16 @@ uint32_t bitship_codes(const int8_t *x, const uint8_t *exp_table, int32_t n, int
     return total;
 }
 
-/* What results is a rescale like any other: d in [1, 62] is proven. */
-void bitship_finish_row(const struct bitship_rescale *r, uint32_t total, int32_t first, int32_t n,
-                        int32_t *acc, void *out) {
-    int32_t b, multiplier[BITSHIP_LANES];
+/* What results is a rescale like any other: a right shift in [1, 62] is proven. */
+void bitship_finish_row(const struct bitship_rescale *r, struct bitship_inverse inverse, int32_t first,
+                        int32_t n, int32_t *acc, void *out) {
+    int32_t multiplier[BITSHIP_LANES];
     int8_t shift[BITSHIP_LANES];
-    const int32_t inverse = bitship_reciprocal(total, &b);
     const int32_t step = r->count > 1, from = first * step, count = step != 0 ? n : 1;
     for (int32_t i = 0; i < count; i++) {
-        multiplier[i] = (int32_t)(((int64_t)r->multiplier[from + i] * inverse + ((int32_t)1 << 29)) >> 30);
-        shift[i] = (int8_t)(r->shift[from + i] - b);
+        multiplier[i] =
+            (int32_t)(((int64_t)r->multiplier[from + i] * inverse.factor + ((int32_t)1 << 29)) >> 30);
+        shift[i] = (int8_t)(r->shift[from + i] - inverse.bits);
     }
     struct bitship_rescale row = *r;
     row.multiplier = multiplier;
@@ -116,7 +117,7 @@ static int check(const struct bitship_softmax_matmul *p, int32_t scratch_bytes) 
 
 int bitship_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t *x, const int8_t *v,
                            const uint8_t *exp_table, void *scratch, int32_t scratch_bytes, void *out) {
-    uint32_t total[BITSHIP_PRODUCT_ROWS];
+    struct bitship_inverse inverse[BITSHIP_PRODUCT_ROWS];
     int32_t acc[BITSHIP_PRODUCT_ROWS * BITSHIP_LANES];
     if (p == NULL || x == NULL || v == NULL || exp_table == NULL || scratch == NULL || out == NULL) {
         return BITSHIP_ERROR_ARGUMENT;
@@ -138,14 +139,16 @@ int bitship_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t 
             const ptrdiff_t row = (ptrdiff_t)image * p->rows + i;
             product.rows = bitship_min(p->tile, p->rows - i);
             for (int32_t r = 0; r < product.rows; r++) {
-                total[r] = bitship_codes(x + (row + r) * p->depth, exp_table, p->depth, p->masked,
-                                         e + (ptrdiff_t)r * p->depth);
+                uint8_t *to = e + (ptrdiff_t)r * p->depth;
+                const uint32_t total =
+                    bitship_codes(x + (row + r) * p->depth, exp_table, p->depth, p->masked, to);
+                inverse[r] = bitship_reciprocal(total);
             }
             for (int32_t j = 0; j < p->columns; j += BITSHIP_LANES) {
                 const int32_t n = bitship_min(BITSHIP_LANES, p->columns - j);
                 bitship_product(&product, v + j, n, acc);
                 for (int32_t r = 0; r < product.rows; r++) {
-                    bitship_finish_row(p->requant, total[r], j, n, acc + r * BITSHIP_LANES,
+                    bitship_finish_row(p->requant, inverse[r], j, n, acc + r * BITSHIP_LANES,
                                        bitship_at_out(out, p->requant->dtype, (row + r) * p->columns + j));
                 }
             }

@@ -25,13 +25,17 @@ void bitship_product(const struct bitship_product *p, const int8_t *b, int32_t n
 /* A row's codes e[i] = exp_table[max(x) - x[i]], 0 for a masked -128; returns their sum. */
 uint32_t bitship_codes(const int8_t *x, const uint8_t *exp_table, int32_t n, int32_t masked, uint8_t *e);
 
-/* R = floor(2^(b + 30) / total) with b = bit_length(total) - 1, so R is in (2^29, 2^30]; 1 stands for a total
- * of 0. */
-int32_t bitship_reciprocal(uint32_t total, int32_t *b);
+/* R = floor(2^(bits + 30) / total) with bits = bit_length(total) - 1, so R is in (2^29, 2^30]; 1 stands for a
+ * total of 0. */
+struct bitship_inverse {
+    int32_t factor;
+    int32_t bits;
+};
+struct bitship_inverse bitship_reciprocal(uint32_t total);
 
-/* Requantize n columns from `first` on of a row whose codes sum to `total`: the reciprocal joins the
- * multipliers, its power of two the shifts. */
-void bitship_finish_row(const struct bitship_rescale *r, uint32_t total, int32_t first, int32_t n,
-                        int32_t *acc, void *out);
+/* Requantize n columns from `first` on of a row of codes: the reciprocal of their sum joins the multipliers,
+ * its power of two the shifts. */
+void bitship_finish_row(const struct bitship_rescale *r, struct bitship_inverse inverse, int32_t first,
+                        int32_t n, int32_t *acc, void *out);
 
 #endif

@@ -51,7 +51,7 @@ static int32_t scratch_bytes_of(int32_t level, const struct product *p) {
     }
     const int64_t columns = round_up(p->columns, PANEL);
     const int64_t row = quads(level, p) ? (p->depth + 3) / 4 * 4 : (p->depth + 1) / 2 * 4;
-    const int64_t bytes = ALIGN + columns * row + columns * 4 + PRODUCT_BLOCK * (8 + row);
+    const int64_t bytes = ALIGN + columns * row + columns * 4 + PRODUCT_BLOCK * (12 + row);
     return bytes > INT32_MAX ? 0 : (int32_t)bytes;
 }
 
@@ -103,18 +103,19 @@ int bitship_host_softmax_matmul_pack(int32_t level, const struct bitship_softmax
 
 /* finish_any for rows with a reciprocal of their own. */
 static void finish_rows(const struct product *p, int32_t first, int32_t n, int32_t count, int32_t *lanes,
-                        int32_t step, const uint32_t *totals, void *out, ptrdiff_t out_step) {
+                        int32_t step, const struct bitship_inverse *inverses, void *out, ptrdiff_t out_step) {
     int8_t *to = (int8_t *)out;
     for (int32_t i = 0; i < count; i++, lanes += step, to += out_step) {
-        bitship_finish_row(p->requant, totals[i], first, n, lanes, to);
+        bitship_finish_row(p->requant, inverses[i], first, n, lanes, to);
     }
 }
 
 static BITSHIP_VNNI void finish_rows_512(const struct product *p, const struct packed *h, int32_t first,
                                          int32_t n, int32_t count, int32_t *lanes, int32_t step,
-                                         const uint32_t *totals, void *out, ptrdiff_t out_step) {
+                                         const struct bitship_inverse *inverses, void *out,
+                                         ptrdiff_t out_step) {
     if (h->epilogue == FINISH) {
-        finish_rows(p, first, n, count, lanes, step, totals, out, out_step);
+        finish_rows(p, first, n, count, lanes, step, inverses, out, out_step);
         return;
     }
     const __m512i m = _mm512_loadu_si512(packed_table(h, MULTIPLIER) + first),
@@ -124,10 +125,9 @@ static BITSHIP_VNNI void finish_rows_512(const struct product *p, const struct p
     const __mmask16 some = (__mmask16)(0xFFFFu >> (PANEL - n));
     int8_t *to = (int8_t *)out;
     for (int32_t i = 0; i < count; i++, lanes += step, to += out_step) {
-        int32_t b;
-        const __m512i inverse = _mm512_set1_epi32(bitship_reciprocal(totals[i], &b));
+        const __m512i inverse = _mm512_set1_epi32(inverses[i].factor);
         __m512i y = single_512(_mm512_loadu_si512(lanes), single_512(m, inverse, thirty),
-                               _mm512_add_epi32(right, _mm512_set1_epi32(b)));
+                               _mm512_add_epi32(right, _mm512_set1_epi32(inverses[i].bits)));
         y = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(y, lo), hi), zero_point);
         store_512(y, h->item, some, to);
     }
@@ -135,9 +135,10 @@ static BITSHIP_VNNI void finish_rows_512(const struct product *p, const struct p
 
 static BITSHIP_AVX2 void finish_rows_256(const struct product *p, const struct packed *h, int32_t first,
                                          int32_t n, int32_t count, int32_t *lanes, int32_t step,
-                                         const uint32_t *totals, void *out, ptrdiff_t out_step) {
+                                         const struct bitship_inverse *inverses, void *out,
+                                         ptrdiff_t out_step) {
     if (h->epilogue == FINISH) {
-        finish_rows(p, first, n, count, lanes, step, totals, out, out_step);
+        finish_rows(p, first, n, count, lanes, step, inverses, out, out_step);
         return;
     }
     const __m256i thirty = _mm256_set1_epi32(30), lo = _mm256_set1_epi32(h->lowest),
@@ -145,15 +146,15 @@ static BITSHIP_AVX2 void finish_rows_256(const struct product *p, const struct p
                   zero_point = _mm256_set1_epi32(p->requant->output_zero_point);
     int8_t *to = (int8_t *)out;
     for (int32_t i = 0; i < count; i++, lanes += step, to += out_step) {
-        int32_t b;
-        const __m256i inverse = _mm256_set1_epi32(bitship_reciprocal(totals[i], &b));
+        const __m256i inverse = _mm256_set1_epi32(inverses[i].factor);
         __m256i y[2];
         BITSHIP_UNROLL for (int32_t j = 0; j < 2; j++) {
             const int32_t at = first + 8 * j;
             const __m256i m = _mm256_loadu_si256((const __m256i *)(packed_table(h, MULTIPLIER) + at)),
                           right = _mm256_loadu_si256((const __m256i *)(packed_table(h, RIGHT) + at));
             y[j] = single_256(_mm256_loadu_si256((const __m256i *)(lanes + 8 * j)),
-                              single_256(m, inverse, thirty), _mm256_add_epi32(right, _mm256_set1_epi32(b)));
+                              single_256(m, inverse, thirty),
+                              _mm256_add_epi32(right, _mm256_set1_epi32(inverses[i].bits)));
             y[j] = _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(y[j], lo), hi), zero_point);
         }
         store_256(y[0], y[1], h->item, n, to);
@@ -186,7 +187,8 @@ static BITSHIP_VNNI void block_quads(const struct product *p, const struct packe
                 const int32_t from = c + j * PANEL, some = bitship_min(PANEL, p->columns - from);
                 void *to = (int8_t *)out + i * line + line / p->columns * from;
                 if (p->softmax) {
-                    finish_rows_512(p, h, from, some, n, acc + j * PANEL, 2 * PANEL, s->totals + i, to, line);
+                    finish_rows_512(p, h, from, some, n, acc + j * PANEL, 2 * PANEL, s->inverses + i, to,
+                                    line);
                 } else {
                     finish_panel_512(p->requant, h, from, some, n, acc + j * PANEL, 2 * PANEL, to, line);
                 }
@@ -213,7 +215,7 @@ static BITSHIP_AVX2 void block_pairs(const struct product *p, const struct packe
                 dot_pairs(x, h->step, w, s->columns + c, 1, acc);
             }
             if (p->softmax) {
-                finish_rows_256(p, h, c, some, n, acc, PANEL, s->totals + i, to, line);
+                finish_rows_256(p, h, c, some, n, acc, PANEL, s->inverses + i, to, line);
             } else {
                 finish_panel_256(p->requant, h, c, some, n, acc, PANEL, to, line);
             }

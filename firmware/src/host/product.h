@@ -24,9 +24,9 @@ struct product {
 /* One image's parts of scratch. */
 struct parts {
     int8_t *panels;
-    int32_t *columns; /* first value of every column's sum */
-    int32_t *added;   /* to every sum of a row */
-    uint32_t *totals; /* of a row's codes */
+    int32_t *columns;                 /* first value of every column's sum */
+    int32_t *added;                   /* to every sum of a row */
+    struct bitship_inverse *inverses; /* of a row's codes */
     uint8_t *rows;
 };
 

@@ -9,8 +9,8 @@ struct parts bitship_host_split(const struct packed *h, void *scratch) {
     s.panels = (int8_t *)(((uintptr_t)scratch + ALIGN - 1) / ALIGN * ALIGN);
     s.columns = (int32_t *)(s.panels + h->channels * row);
     s.added = s.columns + h->channels;
-    s.totals = (uint32_t *)(s.added + PRODUCT_BLOCK);
-    s.rows = (uint8_t *)(s.totals + PRODUCT_BLOCK);
+    s.inverses = (struct bitship_inverse *)(s.added + PRODUCT_BLOCK);
+    s.rows = (uint8_t *)(s.inverses + PRODUCT_BLOCK);
     return s;
 }
 
@@ -75,7 +75,7 @@ BITSHIP_VNNI void bitship_host_rows_of_quads(const struct product *p, const stru
         uint32_t sum = 0;
         if (p->softmax) {
             sum = bitship_codes(from, exp_table, p->depth, p->masked, to);
-            s->totals[i] = sum;
+            s->inverses[i] = bitship_reciprocal(sum);
         } else {
             for (int32_t k = 0; k < p->depth; k++) {
                 to[k] = (uint8_t)(from[k] ^ -128);
@@ -100,7 +100,8 @@ BITSHIP_AVX2 void bitship_host_rows_of_pairs(const struct product *p, const stru
         if (p->softmax) {
             uint8_t *const codes =
                 (uint8_t *)to + p->depth; /* the row's upper half, read before it is written */
-            s->totals[i] = bitship_codes((const int8_t *)a + at, exp_table, p->depth, p->masked, codes);
+            const uint32_t sum = bitship_codes((const int8_t *)a + at, exp_table, p->depth, p->masked, codes);
+            s->inverses[i] = bitship_reciprocal(sum);
             for (int32_t k = 0; k < p->depth; k++) {
                 to[k] = codes[k];
             }

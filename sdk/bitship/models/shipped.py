@@ -55,7 +55,7 @@ class ShippedModel:
 
 
 MODELS: dict[str, ShippedModel] = {
-    "vit_micro": ShippedModel(_vit_micro, "vit_micro.safetensors", {}),
+    "vit_micro": ShippedModel(_vit_micro, "vit_micro.safetensors", {"vit_micro": "vit_micro.bitship"}),
     "mobilenet_micro": ShippedModel(_mobilenet_micro, "mobilenet_micro.safetensors", {}),
 }
 
