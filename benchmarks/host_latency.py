@@ -28,7 +28,7 @@ def measured(suite: str, data: Path | None, rounds: int, only: list[str]) -> tup
             table, title = transformer_suite.runtimes(Path(folder)), transformer_suite.TITLE
         else:
             table, title = mobilenet_suite.runtimes(data, Path(folder)), mobilenet_suite.TITLE
-        # Pinned only once all are open: threads that a row asked for keep the processors they were made with.
+        # Pinned only once all are open: threads that a row asked for are to have other cores.
         return title, rows(table, rounds, only, settle=rivals.pin_to_one_core)
 
 

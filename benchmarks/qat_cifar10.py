@@ -3,7 +3,7 @@
 python -m benchmarks.qat_cifar10 --data FOLDER --model vit_micro --recipe ivit --epochs 2 --out DIR [--minutes 30]
 
 Starts from the shipped float weights, which are also the teacher. DIR/MODEL-RECIPE.qat.safetensors holds weights and
-ranges after every epoch, DIR/MODEL-RECIPE.bitship the integer graph.
+ranges after every epoch, DIR/MODEL-RECIPE.bitship the integer graph; with --epochs 0 that of calibration alone.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Distillation:
 
         functional = torch.nn.functional
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * 0.5 * (1 + math.cos(math.pi * number / (self.epochs * self.steps)))
+            group["lr"] = self.rate * 0.5 * (1 + math.cos(math.pi * number / max(self.epochs * self.steps, 1)))
         with torch.no_grad():
             wanted = functional.log_softmax(self.teacher(x) / TEMPERATURE, -1)
         scores = self.trainer.forward(x)
@@ -111,6 +111,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     work = Distillation(args.model, args.recipe, train_set[0], args.epochs, args.rate, args.seed)
     stem = args.out / f"{args.model}-{args.recipe}"
+    store.save(work.trainer.graph(), stem.with_suffix(".bitship"))
     start, longest = time.monotonic(), 0.0
     with Progress(console=console(stderr=True)) as progress:
         task = progress.add_task(stem.name, total=args.epochs * work.steps)

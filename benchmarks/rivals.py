@@ -159,3 +159,9 @@ def pin_to_one_core() -> None:
     """Keep this process on one core, so that no runtime gains from a second."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def leave_the_core(thread: int) -> None:
+    """Keep another thread off the core that ``pin_to_one_core`` takes, where there is more than one."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(thread, cores - {max(cores)} or cores)

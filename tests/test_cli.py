@@ -126,3 +126,31 @@ def test_a_tvm_package_runs_in_process_and_as_a_program_of_its_own(model: Path, 
         assert found["artifact"] == artifact
         assert found["bits"]["differing"] == 0
         assert len(found["samples"][0]["values"]) == 4
+
+
+FACTORY = """
+import torch
+def float_net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.GELU(), torch.nn.Linear(8, 3)), [torch.randn(20, 6)]
+"""
+
+
+def test_sensitivity_names_a_layer_and_draws(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "factory_of_nets.py").write_text(FACTORY)
+    words = ["sensitivity", "factory_of_nets:float_net", "--plot", str(tmp_path / "s.svg")]
+    done = subprocess.run(
+        [sys.executable, "-m", "bitship", *words, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [t["op"] for t in found["tensors"]] == ["linear", "gelu", "linear"]
+    assert found["worst"] in {t["name"] for t in found["tensors"]}
+    assert (tmp_path / "s.svg").is_file()
+    assert "float torch module is needed" in run("sensitivity", "model.bitship", code=2)

@@ -18,11 +18,6 @@ class Strided:
     offset: int
     strides: tuple[int, ...]
 
-    @property
-    def whole(self) -> bool:
-        """Whether nothing but the last axis need be consecutive: what a left operand allows."""
-        return self.strides[-1] == 1
-
 
 def widened(fn: Function, x: Strided, shape: tuple[int, ...], dtype: str) -> Strided:
     """Return a consecutive copy in another dtype."""

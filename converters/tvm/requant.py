@@ -121,6 +121,8 @@ class Epilogue:
         if self.rq is None:
             return value
         rq, n = self.rq, self.lanes
+        if self.form == "wide" and self.near:
+            return cast(self._wide(value, block), "int32", n)
         if self.form == "wide":
             return cast(clamp(self._wide(value, block), rq.qmin, rq.qmax, "int64", n), "int32", n)
         if rq.input_zero_point:
@@ -131,9 +133,12 @@ class Epilogue:
 
     def _prepare_wide(self) -> None:
         assert self.rq is not None
+        factors = zip(self.m.tolist(), self.s.tolist(), strict=True)
+        largest = max((self.bound * m >> (31 - s)) + 2 for m, s in factors)  # half a unit more for either rounding
+        self.near = largest + abs(self.rq.output_zero_point) < 1 << 31
         if self.rq.rounding is Rounding.SINGLE:
             down = 31 - self.s
-            self.multiplier = self._coefficients(self.m, "int64")
+            self.multiplier = self._coefficients(self.m, "int32")
             self.half = self._coefficients(np.int64(1) << (down - 1), "int64")
             self.right = self._coefficients(down, "int64")
             return
@@ -146,12 +151,15 @@ class Epilogue:
     def _wide(self, value: Expr, block: Index) -> Expr:
         assert self.rq is not None
         rq, n = self.rq, self.lanes
-        v = cast(value, "int64", n)
+        narrow = self.bound < 1 << 31  # then the code generator can see a product of 32 by 32 bits
+        v = value if narrow else cast(value, "int64", n)
         if rq.input_zero_point:
-            v = v - const(rq.input_zero_point, "int64", n)
+            v = v - const(rq.input_zero_point, "int32" if narrow else "int64", n)
         if rq.pre_shift:
-            v = v << const(rq.pre_shift, "int64", n)
-        product = v * self.multiplier.at(block, n)
+            v = v << const(rq.pre_shift, "int32" if narrow else "int64", n)
+        v = cast(self.fn.let(v), "int64", n) if narrow else v
+        multiplier = self.multiplier.at(block, n)
+        product = v * (cast(multiplier, "int64", n) if rq.rounding is Rounding.SINGLE else multiplier)
         half, right = self.half.at(block, n), self.right.at(block, n)
         if rq.rounding is Rounding.SINGLE:
             y = (product + half) >> right

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define MOST_THREADS 64
-#define SPINS 20000
+#define SPINS 1000 /* tens of microseconds: longer than threads that run wait for each other */
 #define EXPORT __attribute__((visibility("default")))
 
 void bitship_program(int part, int parts);

@@ -132,16 +132,16 @@ def _follows(node: Node, operand: int, strides: tuple[int, ...]) -> bool:
     return False
 
 
-def _only_reader(graph: Graph, uses: Mapping[str, list[tuple[Node, int]]], name: str) -> Node | None:
+def _only_reader(uses: Mapping[str, list[tuple[Node, int]]], name: str) -> Node | None:
     return uses[name][0][0] if len(uses[name]) == 1 else None
 
 
 def _write_through(graph: Graph, node: Node, uses: Mapping[str, list[tuple[Node, int]]], found: Shortcuts) -> None:
     if not isinstance(node.op, _BEFORE_TABLE):
         return
-    reader = _only_reader(graph, uses, node.output)
-    while reader is not None and isinstance(reader.op, o.Reshape) and reader.output in uses:
-        reader = _only_reader(graph, uses, reader.output)
+    reader = _only_reader(uses, node.output)
+    while reader is not None and isinstance(reader.op, o.Reshape):
+        reader = _only_reader(uses, reader.output)
     if reader is not None and isinstance(reader.op, o.Table):
         table = graph.constants.get(reader.inputs[1])
         types = (graph.types[node.output].dtype, graph.types[reader.output].dtype)
@@ -156,10 +156,10 @@ def _write_transposed(graph: Graph, node: Node, uses: Mapping[str, list[tuple[No
     chain: list[Node] = []
     if any(view.root == node.output for view in found.views.values()):
         return
-    reader = _only_reader(graph, uses, node.output)
+    reader = _only_reader(uses, node.output)
     while reader is not None and isinstance(reader.op, o.Transpose | o.Reshape):
         chain.append(reader)
-        reader = _only_reader(graph, uses, reader.output)
+        reader = _only_reader(uses, reader.output)
     while chain and isinstance(chain[-1].op, o.Reshape):
         chain.pop()
     if not chain:

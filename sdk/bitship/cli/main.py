@@ -23,6 +23,7 @@ app = typer.Typer(
 COMMANDS: tuple[Callable[..., None], ...] = (
     models.quantize,
     models.inspect,
+    models.sensitivity,
     packages.export,
     packages.bench,
     packages.compare,

@@ -8,6 +8,7 @@ import typer
 from bitship.cli.output import console, emit_json, short, table, working
 from bitship.errors import FormatError, QuantizationError
 from bitship.graph import Graph
+from bitship.quantization.recipe import RECIPES
 
 Model = Annotated[
     str,
@@ -24,9 +25,7 @@ Calibration = Annotated[
 Outputs = Annotated[
     list[str] | None, typer.Option("--output", help="Cut a .tflite or .onnx model at this tensor; may be repeated.")
 ]
-RecipeName = Annotated[
-    str, typer.Option("--recipe", help="How a torch module is quantized: int8, int8-mse or int8-percentile.")
-]
+RecipeName = Annotated[str, typer.Option("--recipe", help=f"How a torch module is quantized: {', '.join(RECIPES)}.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -43,6 +42,13 @@ def read_model(
     made = _call_factory(model)
     if isinstance(made, Graph):
         return made
+    from bitship.quantization import quantize as run
+
+    return run(*_module(model, made, calibration), recipe)
+
+
+def _module(model: str, made: Any, calibration: Path | None) -> tuple[Any, Any]:
+    """Return (module, calibration batches) of what a factory gave."""
     module, batches = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if calibration is not None:
         batches = _read_calibration(calibration)
@@ -50,9 +56,7 @@ def read_model(
         raise QuantizationError(
             f"{model}: calibration is missing; return (module, batches) from the factory or give --calibration FILE.npz"
         )
-    from bitship.quantization import quantize as run
-
-    return run(module, batches, recipe)
+    return module, batches
 
 
 def _call_factory(model: str) -> Any:
@@ -157,3 +161,37 @@ def inspect(
     for path in (svg, html):
         if path is not None:
             c.print(f"  wrote  {path}")
+
+
+def sensitivity(
+    model: Model,
+    calibration: Calibration = None,
+    recipe: RecipeName = "int8",
+    plot: Annotated[Path | None, typer.Option(help="Draw the ratios along the network (.svg, .png or .pdf).")] = None,
+    json: Json = False,
+) -> None:
+    """Find the layer to blame: the signal-to-noise ratio of every tensor, float module against integer graph."""
+    from bitship.quantization import prepare
+
+    if ":" not in model or Path(model).exists():
+        raise FormatError(
+            f"{model}: a float torch module is needed, package.module:factory; files are integers already"
+        )
+    made = _call_factory(model)
+    if isinstance(made, Graph):
+        raise FormatError(f"{model}: the factory returns a Graph; a float torch module is needed")
+    module, batches = _module(model, made, calibration)
+    with working(f"quantizing {model}", json):
+        report = prepare(module, batches, recipe).sensitivity()
+    if plot is not None:
+        report.plot(plot)
+    if json:
+        emit_json({"recipe": recipe, "worst": report.worst.name, "tensors": report.tensors})
+        return
+    console().print(report.table())
+    worst = report.worst
+    console().print(
+        f"  least of its own signal is left by {worst.op} '{worst.name}' (module '{worst.module}')", markup=False
+    )
+    if plot is not None:
+        console().print(f"  wrote  {plot}")

@@ -82,7 +82,8 @@ def avg_pool(g: Integerizer, name: str, x: QuantizedTensor, window: Window, coun
         top, bottom, left, right = padding
         x = pad(g, f"{name}.pad", x, ((0, 0), (0, 0), (top, bottom), (left, right)), 0.0)
         padding = (0, 0, 0, 0)
-    return g.result(g.b.node(name, AvgPool2D(window.kernel, window.stride, padding), x.name), x, x.q)
+    op = AvgPool2D(window.kernel, window.stride, padding, x.q.dtype.qmin, x.q.dtype.qmax)
+    return g.result(g.b.node(name, op, x.name), x, x.q)
 
 
 def avg_pool_to(
@@ -99,7 +100,8 @@ def avg_pool_to(
 def max_pool(g: Integerizer, name: str, x: QuantizedTensor, window: Window) -> QuantizedTensor:
     """Largest element of each window, parameters kept."""
     x = g.image(x)
-    return g.result(g.b.node(name, MaxPool2D(window.kernel, window.stride, window.padding), x.name), x, x.q)
+    op = MaxPool2D(window.kernel, window.stride, window.padding, x.q.dtype.qmin, x.q.dtype.qmax)
+    return g.result(g.b.node(name, op, x.name), x, x.q)
 
 
 def adaptive_avg_pool(
