@@ -56,7 +56,9 @@ class ShippedModel:
 
 MODELS: dict[str, ShippedModel] = {
     "vit_micro": ShippedModel(_vit_micro, "vit_micro.safetensors", {"vit_micro": "vit_micro.bitship"}),
-    "mobilenet_micro": ShippedModel(_mobilenet_micro, "mobilenet_micro.safetensors", {}),
+    "mobilenet_micro": ShippedModel(
+        _mobilenet_micro, "mobilenet_micro.safetensors", {"mobilenet_micro": "mobilenet_micro.bitship"}
+    ),
 }
 
 
