@@ -120,6 +120,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
     "max_pool1d": (lambda m, x: F.max_pool1d(x, 3, 2, 1), {}, (6, 9)),
     "adaptive_avg_pool1d": (lambda m, x: F.adaptive_avg_pool1d(x, 3), {}, (6, 9)),
     "roll": (lambda m, x: torch.roll(F.relu(x), (-3, 2), (1, 2)), {}, (5, 6, 4)),
+    "roll of all": (lambda m, x: torch.roll(F.relu(x), 7), {}, (5, 6)),
     "roll by nothing": (lambda m, x: torch.roll(F.relu(x), (0, 5), (2, 1)), {}, (5, 6, 4)),
     "unfold, overlapping": (lambda m, x: F.unfold(F.relu(x), 3, padding=1, stride=2), {}, (4, 6, 8)),
     "unfold, dilated": (lambda m, x: F.unfold(F.relu(x), (2, 3), dilation=(2, 1)), {}, (4, 6, 8)),
@@ -204,7 +205,6 @@ def test_the_integer_graph_follows_the_floats_and_the_kernels_follow_the_specifi
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda m, x: torch.roll(x, 1), "name its axes"),
         (lambda m, x: x.max(1)[1].float(), "index of the extreme"),
         (lambda m, x: F.conv1d(x, x[:, :, :3]), "weights are computed"),
         (lambda m, x: x[:, torch.tensor([0, 1]), torch.tensor([0, 1])], "one constant index"),

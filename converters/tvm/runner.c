@@ -60,8 +60,8 @@ int main(int argc, char **argv) {
         const long value = strtol(argv[first + 1], NULL, 10);
         if (!strcmp(argv[first], "-r")) {
             repeats = value;
-        } else if ((strcmp(argv[first], "-t") && strcmp(argv[first], "--threads")) || value < 1 || value > 64 ||
-                   bitship_set_threads((int)value) != value) {
+        } else if ((strcmp(argv[first], "-t") && strcmp(argv[first], "--threads")) || value < 1 ||
+                   value > 64 || bitship_set_threads((int)value) != value) {
             fail(argv[first], "no such option, or not as many threads as this system makes");
         }
     }

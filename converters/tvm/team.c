@@ -1,9 +1,10 @@
-/* The threads of one library: a team that runs bitship_program(part, parts) together, and the barrier between steps.
+/* The threads of one library: a team that runs bitship_program(part, parts) together, and the barrier between
+ * steps.
  *
- * The caller of bitship_run is part 0. A thread that waits spins for a while, and only when there is a processor for
- * every part, then sleeps in the kernel until it is woken. Nothing is allocated here; threads are made by
- * bitship_set_threads, and ended by it, or when the library is unloaded. A process that was forked has none of its
- * parent's threads: it notices and makes its own on its first run.
+ * The caller of bitship_run is part 0. A thread that waits spins for a while, and only when there is a
+ * processor for every part, then sleeps in the kernel until it is woken. Nothing is allocated here; threads
+ * are made by bitship_set_threads, and ended by it, or when the library is unloaded. A process that was
+ * forked has none of its parent's threads: it notices and makes its own on its first run.
  */
 #define _GNU_SOURCE
 #include <linux/futex.h>
@@ -141,6 +142,4 @@ void bitship_team_run(void) {
     bitship_program(0, parts);
 }
 
-__attribute__((destructor)) static void leave(void) {
-    dismiss();
-}
+__attribute__((destructor)) static void leave(void) { dismiss(); }

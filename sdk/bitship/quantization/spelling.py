@@ -125,27 +125,6 @@ def _conv1d(graph_module: Any, node: Any, insert: Inserter, image: Any) -> Any:
     )
 
 
-def rolls(graph_module: Any) -> None:
-    """Rewrite roll as two slices and a concat for every axis."""
-    import torch
-
-    aten: Any = torch.ops.aten
-    for node in calls(graph_module):
-        if op_name(node) != "roll":
-            continue
-        shifts, axes = node.args[1], _argument(node, 2, "dims", [])
-        if not axes:
-            raise QuantizationError(f"{where(node)}: roll of the flattened tensor has no integer form; name its axes")
-        x, insert = node.args[0], Inserter(graph_module, node)
-        for shift, axis in zip(_numbers(shifts, 1), _numbers(axes, 1), strict=True):
-            extent = _shape(x)[axis]
-            at = extent - shift % extent
-            if at != extent:
-                parts = [insert.call(aten.slice.Tensor, x, axis, *ends) for ends in ((at, extent), (0, at))]
-                x = insert.call(aten.cat.default, parts, axis)
-        insert.replace(node, x)
-
-
 def windows(graph_module: Any) -> None:
     """Rewrite im2col as reshape and permute where windows tile the image, else as one strided slice per tap."""
     import torch
@@ -201,7 +180,6 @@ SPELLINGS: tuple[Callable[[Any], None], ...] = (
     casts,
     expansions,
     one_dimensional,
-    rolls,
     windows,
     extremes,
 )
