@@ -33,8 +33,9 @@
 #endif
 #define BITSHIP_LANES (BITSHIP_SCALAR ? 16 : 64)
 
-/* Four elements per step of a loop that a scalar core runs: a vectorising compiler decides by itself. */
-#if BITSHIP_SCALAR && defined(__GNUC__) && !defined(__clang__)
+/* Four elements per step of a loop that a scalar core runs: a vectorising compiler decides by itself, and a
+ * core with MVE has loops of one instruction. */
+#if BITSHIP_SCALAR && defined(__GNUC__) && !defined(__clang__) && !defined(__ARM_FEATURE_MVE)
 #define BITSHIP_UNROLL_4 _Pragma("GCC unroll 4")
 #else
 #define BITSHIP_UNROLL_4

@@ -55,7 +55,11 @@ class ShippedModel:
 
 
 MODELS: dict[str, ShippedModel] = {
-    "vit_micro": ShippedModel(_vit_micro, "vit_micro.safetensors", {"vit_micro": "vit_micro.bitship"}),
+    "vit_micro": ShippedModel(
+        _vit_micro,
+        "vit_micro.safetensors",
+        {name: f"{name}.bitship" for name in ("vit_micro", "vit_micro-ivit", "vit_micro-w4a8")},
+    ),
     "mobilenet_micro": ShippedModel(_mobilenet_micro, "mobilenet_micro.safetensors", {}),
 }
 

@@ -3,15 +3,35 @@
 from typing import Any
 
 from bitship.errors import QuantizationError
+from bitship.quantization.arithmetic import ARITHMETIC
 from bitship.quantization.catalogue import op_name, where
 from bitship.quantization.choosing import CHOICES
-from bitship.quantization.folding import FOLDS, fetch
+from bitship.quantization.folding import FOLDS, attribute, fetch
 from bitship.quantization.inlining import composites, regions
 from bitship.quantization.patterns import PATTERNS
-from bitship.quantization.rewrite import REWRITES, calls
-from bitship.quantization.spelling import SPELLINGS, products, quotients, sums
+from bitship.quantization.rewrite import REWRITES, calls, computed, constant_value
+from bitship.quantization.spelling import SPELLINGS
 
 __all__ = ["capture", "fetch", "normalise"]
+
+_VIEWS = frozenset(
+    (
+        *(
+            "slice",
+            "select",
+            "view",
+            "reshape",
+            "transpose",
+            "permute",
+            "squeeze",
+            "unsqueeze",
+            "expand",
+            "flatten",
+            "t",
+        ),
+        *("split", "chunk", "unbind", "narrow", "unflatten", "movedim", "view_as", "expand_as"),
+    )
+)
 
 _IDENTITIES = ("dropout", "feature_dropout", "contiguous", "clone", "detach", "alias", "lift_fresh_copy")
 
@@ -40,8 +60,19 @@ def _first_line(error: Exception) -> str:
 def normalise(graph_module: Any) -> Any:
     """Drop identities, make in-place calls functional, and rewrite what the handlers have no op for."""
     _check_static(graph_module)
-    early = (regions, _drop_identities, _functional, *SPELLINGS, *CHOICES, *PATTERNS, composites)
-    for step in (*early, *REWRITES, products, quotients, sums, *FOLDS):
+    early = (
+        regions,
+        _drop_identities,
+        _functional,
+        constants,
+        *SPELLINGS,
+        *CHOICES,
+        *PATTERNS,
+        composites,
+        _drop_identities,
+        *SPELLINGS,
+    )
+    for step in (*early, *REWRITES, *ARITHMETIC, *FOLDS):
         step(graph_module)
         graph_module.graph.eliminate_dead_code()
         graph_module.graph.lint()
@@ -77,7 +108,41 @@ def _functional(graph_module: Any) -> None:
         if packet is None or overload not in packet.overloads():
             raise QuantizationError(f"{where(node)}: no functional form of this in-place op is known")
         changed = node.args[0]
+        _refuse_seen_through_views(node, changed, order)
         node.target = getattr(packet, overload)
         for user in list(changed.users):
             if user is not node and order[user] > order[node]:
                 user.replace_input_with(changed, node)
+
+
+def _refuse_seen_through_views(node: Any, changed: Any, order: dict[Any, int]) -> None:
+    """Refuse an in-place op whose change another view of the same memory would show to a later reader."""
+    base, chain = changed, {changed}
+    while base.op == "call_function" and op_name(base) in _VIEWS:
+        base = base.args[0]
+        chain.add(base)
+    others = [base] if base is not changed else []
+    others += [u for u in changed.users if u.op == "call_function" and op_name(u) in _VIEWS and order[u] < order[node]]
+    for other in others:
+        if any(order[u] > order[node] and u not in chain for u in other.users):
+            raise QuantizationError(
+                f"{where(node)}: it changes a part of '{base.name}' in place, which '{other.name}' shows to "
+                "later readers; write it without the in-place change"
+            )
+
+
+def constants(graph_module: Any) -> None:
+    """Evaluate what depends on no input, and keep the results that calls read as parameters of the module."""
+    moving = computed(graph_module)
+    known: dict[Any, Any] = {}
+    for node in calls(graph_module):
+        plain = node not in moving and not str(node.target).startswith(("quantized_decomposed.", "torchao."))
+        if plain and all(n in known or n.op == "get_attr" for n in node.all_input_nodes):
+            known[node] = constant_value(graph_module, node, known)
+    for number, (node, value) in enumerate(known.items()):
+        readers = [u for u in node.users if u in moving]
+        if readers and hasattr(value, "numel"):
+            with graph_module.graph.inserting_before(node):
+                kept = attribute(graph_module, f"constant_{number}", value.detach().clone())
+            for reader in readers:
+                reader.replace_input_with(node, kept)

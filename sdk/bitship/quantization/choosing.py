@@ -96,4 +96,23 @@ def indexings(graph_module: Any) -> None:
         insert.replace(node, insert.call(torch.ops.aten.reshape.default, y, list(_shape(node))))
 
 
-CHOICES: tuple[Callable[[Any], None], ...] = (flips, paddings, indexings)
+def sliding_windows(graph_module: Any) -> None:
+    """Rewrite ``x.unfold(axis, size, step)``, whose windows become the last axis."""
+    import torch
+
+    aten: Any = torch.ops.aten
+    for node in calls(graph_module):
+        if op_name(node) != "unfold":
+            continue
+        x, axis, size, step = node.args[:4]
+        rank = len(_shape(x))
+        axis %= rank
+        count = (_shape(x)[axis] - size) // step + 1
+        y = _chosen(graph_module, node, x, axis, [w * step + k for w in range(count) for k in range(size)])
+        insert = Inserter(graph_module, node)
+        y = insert.call(aten.reshape.default, y, [*_shape(x)[:axis], count, size, *_shape(x)[axis + 1 :]])
+        order = [i for i in range(rank + 1) if i != axis + 1]
+        insert.replace(node, insert.call(aten.permute.default, y, [*order, axis + 1]))
+
+
+CHOICES: tuple[Callable[[Any], None], ...] = (flips, paddings, indexings, sliding_windows)

@@ -144,17 +144,19 @@ def computed(graph_module: Any) -> dict[Any, None]:
     return found
 
 
-def constant_value(graph_module: Any, node: Any) -> Any:
-    """Return what a node that depends on no input computes."""
+def constant_value(graph_module: Any, node: Any, found: dict[Any, Any] | None = None) -> Any:
+    """Return what a node that depends on no input computes; ``found`` has values that are known already."""
     import torch
     from torch.fx.node import map_arg
 
+    if found and node in found:
+        return found[node]
     if node.op == "get_attr":
         value = graph_module
         for part in str(node.target).split("."):
             value = getattr(value, part)
         return value.detach()
-    known = {n: constant_value(graph_module, n) for n in node.all_input_nodes}
+    known = {n: constant_value(graph_module, n, found) for n in node.all_input_nodes}
     with torch.no_grad():
         return node.target(*map_arg(node.args, known.get), **map_arg(node.kwargs, known.get))
 
@@ -162,7 +164,7 @@ def constant_value(graph_module: Any, node: Any) -> Any:
 REWRITTEN = frozenset(
     (
         *("chunk", "split", "split_with_sizes", "unbind", "select", "stack", "view"),
-        *("batch_norm", "scaled_dot_product_attention"),
+        *("batch_norm", "scaled_dot_product_attention", "conv_transpose2d"),
     )
 )
 """Ops without handlers that are rewritten after composite ops were taken apart."""

@@ -125,27 +125,6 @@ def _conv1d(graph_module: Any, node: Any, insert: Inserter, image: Any) -> Any:
     )
 
 
-def rolls(graph_module: Any) -> None:
-    """Rewrite roll as two slices and a concat for every axis."""
-    import torch
-
-    aten: Any = torch.ops.aten
-    for node in calls(graph_module):
-        if op_name(node) != "roll":
-            continue
-        shifts, axes = node.args[1], _argument(node, 2, "dims", [])
-        if not axes:
-            raise QuantizationError(f"{where(node)}: roll of the flattened tensor has no integer form; name its axes")
-        x, insert = node.args[0], Inserter(graph_module, node)
-        for shift, axis in zip(_numbers(shifts, 1), _numbers(axes, 1), strict=True):
-            extent = _shape(x)[axis]
-            at = extent - shift % extent
-            if at != extent:
-                parts = [insert.call(aten.slice.Tensor, x, axis, *ends) for ends in ((at, extent), (0, at))]
-                x = insert.call(aten.cat.default, parts, axis)
-        insert.replace(node, x)
-
-
 def windows(graph_module: Any) -> None:
     """Rewrite im2col as reshape and permute where windows tile the image, else as one strided slice per tap."""
     import torch
@@ -180,77 +159,6 @@ def _strided(insert: Inserter, x: Any, axis: int, start: int, count: int, step: 
     return insert.call(torch.ops.aten.slice.Tensor, x, axis, start, start + (count - 1) * step + 1, step)
 
 
-def products(graph_module: Any) -> None:
-    """Rewrite products with a constant matrix as linear layers, and give operands of others the same leading axes.
-
-    Leading axes of extent 1 at the end of the second operand's stay: rows of the first operand take them up.
-    """
-    import torch
-
-    aten: Any = torch.ops.aten
-    for node in calls(graph_module):
-        if op_name(node) not in ("matmul", "bmm", "mm"):
-            continue
-        insert, (a, b) = Inserter(graph_module, node), node.args[:2]
-        if b.op == "get_attr" and b.meta["val"].dim() == 2:
-            with graph_module.graph.inserting_before(node):
-                weight = attribute(graph_module, f"{node.name}_weight", fetch(graph_module, b).t().contiguous())
-            insert.replace(node, insert.call(aten.linear.default, a, weight))
-            continue
-        if min(len(_shape(a)), len(_shape(b))) < 2:
-            raise QuantizationError(
-                f"{where(node)}: products with a vector have no integer form; give it a second axis"
-            )
-        lead = tuple(torch.broadcast_shapes(_shape(a)[:-2], _shape(b)[:-2]))
-        node.target = aten.matmul.default
-        node.args = (_leading(insert, a, lead, False), _leading(insert, b, lead, True))
-
-
-def _leading(insert: Inserter, x: Any, lead: tuple[int, ...], keep_last_ones: bool) -> Any:
-    """Return a matrix operand with these leading axes; ones at the end of them may stay."""
-    import torch
-
-    aten: Any = torch.ops.aten
-    own = (1,) * (len(lead) + 2 - len(_shape(x))) + _shape(x)
-    if own != _shape(x):
-        x = insert.call(aten.reshape.default, x, list(own))
-    differs = [i for i, n in enumerate(lead) if own[i] != n]
-    if keep_last_ones and differs and all(own[i] == 1 for i in range(differs[0], len(lead))):
-        return x
-    for axis in differs:
-        x = insert.call(aten.cat.default, [x] * lead[axis], axis)
-    return x
-
-
-def sums(graph_module: Any) -> None:
-    """Rewrite a sum as the mean times the count: the product changes the scale alone."""
-    import torch
-
-    aten: Any = torch.ops.aten
-    for node in calls(graph_module):
-        if op_name(node) != "sum":
-            continue
-        insert, source = Inserter(graph_module, node), node.args[0]
-        axes = _argument(node, 1, "dim", None) or list(range(len(_shape(source))))
-        mean = insert.call(aten.mean.dim, source, axes, bool(_argument(node, 2, "keepdim", False)))
-        count = source.meta["val"].numel() // max(node.meta["val"].numel(), 1)
-        insert.replace(node, insert.call(aten.mul.Tensor, mean, float(count)))
-
-
-def quotients(graph_module: Any) -> None:
-    """Rewrite a quotient of two computed tensors as the product with the reciprocal."""
-    import torch
-
-    aten: Any = torch.ops.aten
-    for node in calls(graph_module):
-        divisor = node.args[1] if len(node.args) > 1 else None
-        if op_name(node) != "div" or getattr(divisor, "op", "get_attr") == "get_attr" or node.kwargs:
-            continue
-        insert = Inserter(graph_module, node)
-        inverse = insert.call(aten.reciprocal.default, divisor)
-        insert.replace(node, insert.call(aten.mul.Tensor, node.args[0], inverse))
-
-
 def extremes(graph_module: Any) -> None:
     """Rewrite max and min along one axis, of which the values alone are read, as amax and amin."""
     import torch
@@ -272,7 +180,6 @@ SPELLINGS: tuple[Callable[[Any], None], ...] = (
     casts,
     expansions,
     one_dimensional,
-    rolls,
     windows,
     extremes,
 )
