@@ -13,16 +13,26 @@ from attention_paths import attentions, block
 from fast_paths import extremes, products, rescales
 from merged_cases import ALL_CASES, merge
 from needs import skip_without_compiler
+from op_builders import ints, requant
 from random_nets import mobilenet_v2
 
+import bitship
 from bitship.converters.tvm import TvmConverter, TvmSession, dispatch, open_session
 from bitship.converters.tvm.isa import LEVELS, host_levels
 from bitship.converters.tvm.lower import lower
 from bitship.converters.tvm.narrow import interleaved
-from bitship.errors import FormatError, GraphError, MissingDependencyError, PackageError, TargetError, UnsupportedError
+from bitship.errors import (
+    DeviceError,
+    FormatError,
+    GraphError,
+    MissingDependencyError,
+    PackageError,
+    TargetError,
+    UnsupportedError,
+)
 from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
-from bitship.graph.ops import Clamp
+from bitship.graph.ops import Clamp, FullyConnected, Rounding
 from bitship.targets import ConverterName, Target, TargetKind, load
 
 skip_without_compiler()
@@ -307,3 +317,28 @@ def test_layout_changes_and_tables_between_products_are_no_kernels() -> None:
     kinds = {call.node.split(" (")[1].rstrip(")") for call in program.calls}
     assert kinds == {"layer_norm", "rms_norm", "fully_connected", "matmul", "softmax_matmul", "add"} & kinds
     assert not kinds & {"transpose", "slice", "table"}
+
+
+def test_layers_of_one_shape_are_one_function() -> None:
+    r = np.random.default_rng(6)
+    b = GraphBuilder("twins")
+    x = b.input("x", (9, 32), DType.INT8)
+    for zero_point in (3, -8):
+        w, bias = b.constant("w", ints(r, (32, 32))), b.constant("b", ints(r, (32,), DType.INT32, -900, 900))
+        op = FullyConnected(zero_point, requant=requant(r, 32, 0.002, Rounding.SINGLE, zero_point))
+        x = b.node("fc", op, x, w, bias)
+    program = lower(b.finish([(x, None)]), LEVELS[HERE[0]])
+    assert (len(program.calls), len(program.kernels)) == (2, 1)
+
+
+def test_bench_takes_a_number_of_threads_and_reports_it(tmp_path: Path) -> None:
+    graph = block(np.random.default_rng(8), 12, 2, 8)
+    package = bitship.export(graph, "host", tmp_path / "tvm", converter=ConverterName.TVM)
+    for role in (None, "runner"):
+        report = bitship.bench(package, runs=2, warmup=0, role=role, threads=2)
+        assert (report.environment["threads"], report.bits.differing) == ("2", 0)
+    with pytest.raises(DeviceError, match="0 threads"):
+        bitship.bench(package, runs=2, threads=0)
+    other = bitship.export(small(), "host", tmp_path / "firmware", converter=ConverterName.FIRMWARE)
+    with pytest.raises(DeviceError, match="firmware package on 2 threads"):
+        bitship.bench(other, runs=2, threads=2)
