@@ -132,11 +132,15 @@ def _refuse_seen_through_views(node: Any, changed: Any, order: dict[Any, int]) -
 
 
 def constants(graph_module: Any) -> None:
-    """Evaluate what depends on no input, and keep the results that calls read as parameters of the module."""
+    """Evaluate what depends on no input, and keep the results that calls read as parameters of the module.
+
+    A parameter repeated for a concat (a class token for every image of a batch) stays the parameter it is.
+    """
     moving = computed(graph_module)
     known: dict[Any, Any] = {}
     for node in calls(graph_module):
-        plain = node not in moving and not str(node.target).startswith(("quantized_decomposed.", "torchao."))
+        spread = op_name(node) in ("expand", "expand_as") and all(op_name(u) == "cat" for u in node.users)
+        plain = node not in moving and not spread and not str(node.target).startswith(("quantized_decomposed.", "torchao."))
         if plain and all(n in known or n.op == "get_attr" for n in node.all_input_nodes):
             known[node] = constant_value(graph_module, node, known)
     for number, (node, value) in enumerate(known.items()):

@@ -105,6 +105,11 @@ class SoftmaxMatMul(Op, frozen=True, tag="softmax_matmul"):
         r = self.requant
         check(r.rounding is Rounding.SINGLE and r.pre_shift == 0, "softmax_matmul: requant rounds once, pre_shift 0")
         check_dtype(TensorType((), r.dtype), (DType.INT8, DType.INT16), "softmax_matmul: the result")
+        zero_point = r.output_zero_point
+        check(
+            r.dtype.qmin <= zero_point <= r.dtype.qmax,
+            f"softmax_matmul: zero point {zero_point} outside {r.dtype.value}",
+        )
         return finished_type((x.shape[0], x.shape[1], v.shape[2]), r)
 
     def run(self, x: Array, v: Array, exp_table: Array) -> Array:  # type: ignore[override]
