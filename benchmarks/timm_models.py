@@ -8,6 +8,7 @@ batch norms are drawn around 1: with centred activations a deep random ReLU netw
 every layer of MobileNetV2 left 4 dB of the logits, 21 dB with the offsets), which a trained one is not.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,16 +22,19 @@ def timm() -> Any:
     """Import timm; MissingDependencyError without it.
 
     PyPI's torchvision brings operators built for CUDA. Beside a CPU build of torch they do not load, and its import
-    stops at the first operator it describes without asking whether it exists. No timm model calls one, so their
+    stops at the first operator it describes without asking whether it exists. No timm model calls one, so then their
     schemas are declared here, without kernels.
     """
     torch = require("torch", "zoo", "timm models")
-    if not _kept:
+    try:
+        require("torchvision", "zoo", "timm models")
+    except RuntimeError:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, name):
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _kept.append(library)
+        for module in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
+            del sys.modules[module]
     return require("timm", "zoo", "timm models")
 
 

@@ -65,7 +65,7 @@ def test_export_bench_report_compare(model: Path, tmp_path: Path) -> None:
     [
         (["inspect", "nowhere.tflite"], "no such file"),
         (["inspect", "model.tflit"], "did you mean .tflite?"),
-        (["inspect", "vit_mikro"], "neither a file nor a shipped model"),
+        (["inspect", "vit_mikro"], "did you mean vit_micro?"),
         (["inspect", "no_such_module:f"], "cannot be imported"),
         (["inspect", "json:nothing"], "no callable 'nothing'"),
         (["bench", "nowhere"], "not a package"),

@@ -60,7 +60,9 @@ MODELS: dict[str, ShippedModel] = {
         "vit_micro.safetensors",
         {name: f"{name}.bitship" for name in ("vit_micro", "vit_micro-ivit", "vit_micro-w4a8")},
     ),
-    "mobilenet_micro": ShippedModel(_mobilenet_micro, "mobilenet_micro.safetensors", {}),
+    "mobilenet_micro": ShippedModel(
+        _mobilenet_micro, "mobilenet_micro.safetensors", {"mobilenet_micro": "mobilenet_micro.bitship"}
+    ),
 }
 
 
