@@ -140,7 +140,8 @@ def constants(graph_module: Any) -> None:
     known: dict[Any, Any] = {}
     for node in calls(graph_module):
         spread = op_name(node) in ("expand", "expand_as") and all(op_name(u) == "cat" for u in node.users)
-        plain = node not in moving and not spread and not str(node.target).startswith(("quantized_decomposed.", "torchao."))
+        of_pt2e = str(node.target).startswith(("quantized_decomposed.", "torchao."))
+        plain = not (node in moving or spread or of_pt2e)
         if plain and all(n in known or n.op == "get_attr" for n in node.all_input_nodes):
             known[node] = constant_value(graph_module, node, known)
     for number, (node, value) in enumerate(known.items()):
