@@ -109,8 +109,8 @@ def test_a_budget_lowers_the_layers_that_cost_least(net: Any) -> None:
     prepared = prepare(net, [X[:8]])
     full = mixed.choose(prepared, 1 << 30)
     assert {layer.bits for layer in full.layers} == {8}
-    half = mixed.choose(prepared, full.nbytes * 3 // 4)
-    assert half.nbytes <= full.nbytes * 3 // 4
+    half = mixed.choose(prepared, full.cost() * 3 // 4)
+    assert half.cost() <= full.cost() * 3 // 4
     assert {layer.bits for layer in half.layers} == {8, 4}
     graph = quantize(net, [X[:16]], half.recipe)
     lowered = [layer for layer in half.layers if layer.bits == 4]
@@ -119,6 +119,10 @@ def test_a_budget_lowers_the_layers_that_cost_least(net: Any) -> None:
     with torch.no_grad():
         wanted = net(X).numpy()
     assert sqnr(wanted, outputs(graph)) > sqnr(wanted, outputs(quantize(net, [X[:16]], Recipe(weight_bits=4))))
+    operations = mixed.Cost.BIT_OPERATIONS
+    fast = mixed.choose(prepared, full.cost(operations) * 3 // 4, cost=operations)
+    assert fast.cost(operations) <= full.cost(operations) * 3 // 4
+    assert {layer.bits for layer in fast.layers} == {8, 4}
     with pytest.raises(QuantizationError, match="at 4 bits"):
         mixed.choose(prepared, 100)
     with pytest.raises(QuantizationError, match="2 to 8"):
@@ -216,3 +220,11 @@ def test_bad_recipes_are_refused() -> None:
     ):
         with pytest.raises(QuantizationError, match=message):
             Recipe(**wrong)
+
+
+def test_ranges_that_could_overflow_and_computed_masks_are_refused() -> None:
+    long = Call(lambda m, x: m.norm(x + x), norm=nn.LayerNorm(40000))
+    with pytest.raises(QuantizationError, match=r"layer_norm.*below 2\^31"):
+        quantize(long, batches((40000,), count=2))
+    with pytest.raises(QuantizationError, match=r"masked_fill.*mask is computed"):
+        quantize(Call(lambda m, x: x.masked_fill(x > 0, -9.0).softmax(-1)), batches((4, 4)))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bitship.errors import BitshipError, QuantizationError
+from bitship.errors import BitshipError, OverflowProofError, QuantizationError
 from bitship.graph import Graph, GraphBuilder, Quant, verify
 from bitship.graph.base import Array
 from bitship.importers.integerize import Integerizer, QuantizedTensor, Weights
@@ -37,7 +37,11 @@ class Walk:
             elif node.op == "output":
                 outputs = [self._output(result) for result in _flatten(node.args[0])]
         graph = self.builder.finish(outputs)
-        verify(graph)
+        try:
+            verify(graph)
+        except OverflowProofError as e:
+            told = [where(n) for n in self.module.graph.nodes if f"node '{n.name}'" in str(e)]
+            raise QuantizationError(": ".join([*told[:1], str(e)])) from None
         return graph
 
     # -- what a subclass decides
