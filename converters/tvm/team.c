@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 #define MOST_THREADS 64
-#define SPINS 1000 /* tens of microseconds: longer than threads that run wait for each other */
+/* Longer than a sleeper takes to wake, or threads would sleep in turn at every barrier. */
+#define SPINS 10000
 #define EXPORT __attribute__((visibility("default")))
 
 void bitship_program(int part, int parts);
