@@ -2,8 +2,8 @@
 
 python -m benchmarks.operators [--only fidelity|cost] [--json FILE]
 
-Figures of other implementations are constants taken from the project's notes on published integer transformers (the
-authors' code, ported and measured there on the same distributions); their column says "reference".
+Figures of other implementations are constants: ports of the authors' code, measured on other data of the same
+distributions. Their column says "reference".
 """
 
 import argparse
