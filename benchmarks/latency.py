@@ -94,13 +94,10 @@ def rows(
 
 def show(title: str, found: Sequence[Row]) -> None:
     """Print the rows as a table."""
-    from rich.console import Console
-    from rich.table import Table
+    from bitship.cli.output import table
 
-    table = Table(title=title)
-    for column in ("runtime", "arithmetic", "p10", "median", "p90", "ratio", "runs"):
-        table.add_column(column, justify="left" if column in ("runtime", "arithmetic") else "right")
+    rows = []
     for r in found:
         figures = (f"{r.p10_ms:.2f}", f"{r.median_ms:.2f}", f"{r.p90_ms:.2f}", f"{r.ratio:.2f}", str(r.runs))
-        table.add_row(r.name, r.arithmetic, *(figures if r.runs else (r.why_not,)))
-    Console().print(table)
+        rows.append((r.name, r.arithmetic, *(figures if r.runs else (r.why_not, "", "", "", ""))))
+    table(title, ["runtime", "arithmetic", "p10", "median", "p90", "ratio", "runs"], rows, left=2)
