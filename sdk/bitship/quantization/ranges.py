@@ -47,7 +47,10 @@ def interpret(graph_module: Any, item: tuple[Any, ...], see: Callable[[Any, Any]
             return value if n.op == "output" else see(n, value)
 
     with torch.no_grad():
-        return Watch(graph_module).run(*item)
+        try:
+            return Watch(graph_module).run(*item)
+        except QuantizationError as e:  # torch appends where it was to the message
+            raise QuantizationError(str(e).partition("\n")[0]) from None
 
 
 def calibrate(
