@@ -212,7 +212,7 @@ def test_what_has_no_integer_form_is_named(make: Any, message: str) -> None:
 def test_a_weight_that_is_not_a_number_is_one_line() -> None:
     layer = nn.Linear(4, 3)
     layer.weight.data[0, 0] = float("nan")
-    with pytest.raises(QuantizationError, match="not finite at op aten.linear") as caught:
+    with pytest.raises(QuantizationError, match=r"not finite at op aten\.linear") as caught:
         quantize(layer, batches((4,)))
     assert "\n" not in str(caught.value)
 
