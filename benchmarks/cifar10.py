@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from benchmarks.qat_cifar10 import CALIBRATION, accuracy
+from benchmarks.qat_cifar10 import accuracy, calibration_of
 from benchmarks.train_cifar10 import load_images
 from bitship import models
 from bitship.graph import Graph
@@ -42,8 +41,7 @@ def _constants(graph: Graph) -> int:
 def _graphs(name: str, train: Any) -> Iterator[tuple[str, str, Graph]]:
     """Yield (recipe, how, graph): every recipe after training, then what ships."""
     entry, module = models.shipped(name), models.load_module(name)
-    order = np.random.default_rng(0).permutation(len(train))[:CALIBRATION]
-    calibration = [entry.normalise(train[order].float())]
+    calibration = [calibration_of(name, train)]
     for recipe in PTQ_RECIPES if "vit" in name else PTQ_RECIPES[:2]:
         yield recipe, "PTQ", prepare(module, calibration, recipe, name).graph()
     for shipped in entry.graphs:

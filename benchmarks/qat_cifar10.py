@@ -36,6 +36,12 @@ def accuracy(graph: Graph, images: Any, labels: Any, name: str) -> tuple[float, 
     return float((classes == labels.numpy()).mean()), classes
 
 
+def calibration_of(name: str, images: Any, seed: int = 0) -> Any:
+    """Return the normalised training images that a model's ranges come from."""
+    order = np.random.default_rng(seed).permutation(len(images))[:CALIBRATION]
+    return models.shipped(name).normalise(images[order].float())
+
+
 class Distillation:
     """One training: the integer module, its float teacher, one optimizer, a cosine without warm-up."""
 
@@ -44,9 +50,7 @@ class Distillation:
 
         self.shipped, self.teacher = models.shipped(name), models.load_module(name)
         self.epochs, self.seed, self.done = epochs, seed, 0
-        order = np.random.default_rng(seed).permutation(len(images))[:CALIBRATION]
-        calibration = [self.shipped.normalise(images[order].float())]
-        self.trainer = Trainer(self.teacher, calibration, recipe, BATCH, name)
+        self.trainer = Trainer(self.teacher, [calibration_of(name, images, seed)], recipe, BATCH, name)
         self.steps = len(images) // BATCH
         self.rate = rate
         self.optimizer = torch.optim.AdamW(self.trainer.parameters(), rate, weight_decay=0.0)

@@ -4,17 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from bitship.errors import QuantizationError
-from bitship.quantization.catalogue import op_name, where
+from bitship.quantization.catalogue import argument, op_name, shape_of, where
 from bitship.quantization.folding import attribute, fetch
 from bitship.quantization.rewrite import Inserter, calls
-
-
-def _argument(node: Any, index: int, name: str, default: Any) -> Any:
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
 
 
 def fused_sums(graph_module: Any) -> None:
@@ -44,13 +36,13 @@ def vector_norms(graph_module: Any) -> None:
     for node in calls(graph_module):
         if op_name(node) != "linalg_vector_norm":
             continue
-        order = float(_argument(node, 1, "ord", 2))
+        order = float(argument(node, 1, "ord", 2))
         if order not in (1.0, 2.0):
             raise QuantizationError(f"{where(node)}: norm of order {order}; 1 and 2 are allowed")
         insert, x = Inserter(graph_module, node), node.args[0]
-        axes = _argument(node, 2, "dim", None) or list(range(len(_shape(x))))
+        axes = argument(node, 2, "dim", None) or list(range(len(shape_of(x))))
         each = insert.call(aten.square.default if order == 2 else aten.abs.default, x)
-        total = insert.call(aten.sum.dim_IntList, each, axes, bool(_argument(node, 3, "keepdim", False)))
+        total = insert.call(aten.sum.dim_IntList, each, axes, bool(argument(node, 3, "keepdim", False)))
         insert.replace(node, insert.call(aten.sqrt.default, total) if order == 2 else total)
 
 
@@ -66,25 +58,25 @@ def transposed_convolutions(graph_module: Any) -> None:
     for node in calls(graph_module):
         if op_name(node) != "conv_transpose2d":
             continue
-        strides, pads, dilation = (_both(_argument(node, i, n, d)) for i, n, d in _GEOMETRY)
+        strides, pads, dilation = (_both(argument(node, i, n, d)) for i, n, d in _GEOMETRY)
         if dilation != [1, 1] or node.args[1].op != "get_attr":
             raise QuantizationError(f"{where(node)}: constant weights and dilation 1 are needed")
-        groups, insert = int(_argument(node, 6, "groups", 1)), Inserter(graph_module, node)
+        groups, insert = int(argument(node, 6, "groups", 1)), Inserter(graph_module, node)
         weight = fetch(graph_module, node.args[1])
         taps = [-(-k // s) for k, s in zip(weight.shape[2:], strides, strict=True)]
-        given = _argument(node, 2, "bias", None)
+        given = argument(node, 2, "bias", None)
         bias = None if given is None else fetch(graph_module, given).repeat_interleave(strides[0] * strides[1])
         with graph_module.graph.inserting_before(node):
             phases = attribute(graph_module, f"{node.name}_phases", _phases(weight, strides, taps, groups))
             offset = None if bias is None else attribute(graph_module, f"{node.name}_offset", bias)
-        size = _shape(node)[2:]
+        size = shape_of(node)[2:]
         counts = [(n - 1 + p) // s + 1 for n, p, s in zip(size, pads, strides, strict=True)]
         flat: list[int] = []
-        for extent, tap, count in reversed(list(zip(_shape(node.args[0])[2:], taps, counts, strict=True))):
+        for extent, tap, count in reversed(list(zip(shape_of(node.args[0])[2:], taps, counts, strict=True))):
             flat += [tap - 1, count - extent]
         padded = insert.call(aten.constant_pad_nd.default, node.args[0], flat, 0.0)
         made = insert.call(aten.conv2d.default, padded, phases, offset, [1, 1], [0, 0], [1, 1], groups)
-        n, channels = _shape(node)[:2]
+        n, channels = shape_of(node)[:2]
         split = insert.call(aten.reshape.default, made, [n, channels, *strides, *counts])
         turned = insert.call(aten.permute.default, split, [0, 1, 4, 2, 5, 3])
         whole = [c * s for c, s in zip(counts, strides, strict=True)]
@@ -131,11 +123,11 @@ def products(graph_module: Any) -> None:
                 weight = attribute(graph_module, f"{node.name}_weight", fetch(graph_module, b).t().contiguous())
             insert.replace(node, insert.call(aten.linear.default, a, weight))
             continue
-        if min(len(_shape(a)), len(_shape(b))) < 2:
+        if min(len(shape_of(a)), len(shape_of(b))) < 2:
             raise QuantizationError(
                 f"{where(node)}: products with a vector have no integer form; give it a second axis"
             )
-        lead = tuple(torch.broadcast_shapes(_shape(a)[:-2], _shape(b)[:-2]))
+        lead = tuple(torch.broadcast_shapes(shape_of(a)[:-2], shape_of(b)[:-2]))
         node.target = aten.matmul.default
         node.args = (_leading(insert, a, lead, False), _leading(insert, b, lead, True))
 
@@ -145,8 +137,8 @@ def _leading(insert: Inserter, x: Any, lead: tuple[int, ...], keep_last_ones: bo
     import torch
 
     aten: Any = torch.ops.aten
-    own = (1,) * (len(lead) + 2 - len(_shape(x))) + _shape(x)
-    if own != _shape(x):
+    own = (1,) * (len(lead) + 2 - len(shape_of(x))) + shape_of(x)
+    if own != shape_of(x):
         x = insert.call(aten.reshape.default, x, list(own))
     differs = [i for i, n in enumerate(lead) if own[i] != n]
     if keep_last_ones and differs and all(own[i] == 1 for i in range(differs[0], len(lead))):
@@ -165,8 +157,8 @@ def sums(graph_module: Any) -> None:
         if op_name(node) != "sum":
             continue
         insert, source = Inserter(graph_module, node), node.args[0]
-        axes = _argument(node, 1, "dim", None) or list(range(len(_shape(source))))
-        mean = insert.call(aten.mean.dim, source, axes, bool(_argument(node, 2, "keepdim", False)))
+        axes = argument(node, 1, "dim", None) or list(range(len(shape_of(source))))
+        mean = insert.call(aten.mean.dim, source, axes, bool(argument(node, 2, "keepdim", False)))
         count = source.meta["val"].numel() // max(node.meta["val"].numel(), 1)
         insert.replace(node, insert.call(aten.mul.Tensor, mean, float(count)))
 

@@ -48,6 +48,16 @@ def op_name(node: Any) -> str:
     return parts[1] if len(parts) == 3 and parts[0] == "aten" else str(node.target)
 
 
+def argument(node: Any, index: int, name: str, default: Any) -> Any:
+    """Return an argument of a call by position or keyword."""
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def shape_of(node: Any) -> tuple[int, ...]:
+    """Return the shape of a node's tensor."""
+    return tuple(node.meta["val"].shape)
+
+
 def where(node: Any) -> str:
     """Say where a node is: its op, its name and the path of the module it came from."""
     return f"op {node.target} (node '{node.name}', module '{module_path(node) or 'the model itself'}')"

@@ -14,9 +14,9 @@ from bitship.importers.attention import Probabilities
 from bitship.importers.functions import Function
 from bitship.importers.integerize import Limits, QuantizedTensor, Weights, Window
 from bitship.importers.pending import Pending
-from bitship.quantization.catalogue import op_name, where
+from bitship.quantization.catalogue import argument, op_name, where
 from bitship.quantization.recipe import GeluForm
-from bitship.quantization.walk import Walk, argument
+from bitship.quantization.walk import Walk
 
 Handler = Callable[[Walk, Any], Any]
 

@@ -8,9 +8,9 @@ from bitship.graph.ops import ReduceMax, ReduceMin
 from bitship.importers import shapes
 from bitship.importers.integerize import QuantizedTensor, Window
 from bitship.importers.pending import Pending
-from bitship.quantization.catalogue import where
+from bitship.quantization.catalogue import argument, where
 from bitship.quantization.handlers import Handler, pair
-from bitship.quantization.walk import Walk, argument
+from bitship.quantization.walk import Walk
 
 
 def _window(node: Any, dilation: int | None) -> Window:

@@ -9,10 +9,10 @@ from bitship.graph.base import Array
 from bitship.importers import norms, shapes
 from bitship.importers.attention import Masked
 from bitship.importers.pending import Pending
-from bitship.quantization.catalogue import where
+from bitship.quantization.catalogue import argument, where
 from bitship.quantization.handlers import Handler
 from bitship.quantization.recipe import NormForm
-from bitship.quantization.walk import Walk, argument
+from bitship.quantization.walk import Walk
 
 
 def _parameter(w: Walk, node: Any, arg: Any, size: int, otherwise: float) -> Array:

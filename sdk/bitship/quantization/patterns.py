@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from bitship.quantization.catalogue import op_name
+from bitship.quantization.catalogue import op_name, shape_of
 from bitship.quantization.folding import attribute, fetch
 from bitship.quantization.rewrite import Inserter, calls, computed, constant_value
 
@@ -13,10 +13,6 @@ _RESAMPLING = (
     "_upsample_bilinear2d_aa",
     "adaptive_avg_pool2d",
 )
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
 
 
 def _is(node: Any, *names: str) -> bool:
@@ -34,13 +30,13 @@ def _normalised(graph_module: Any, node: Any, x: Any, axis: int, gain: Any, eps:
     import torch
 
     aten: Any = torch.ops.aten
-    rank, insert = len(_shape(x)), Inserter(graph_module, node)
+    rank, insert = len(shape_of(x)), Inserter(graph_module, node)
     order = [*(i for i in range(rank) if i != axis), axis]
     turned = order != list(range(rank))
     with graph_module.graph.inserting_before(node):
         weight = attribute(graph_module, f"{node.name}_gain", gain.float())
     last = insert.call(aten.permute.default, x, order) if turned else x
-    normed = insert.call(aten.rms_norm.default, last, [_shape(x)[axis]], weight, eps)
+    normed = insert.call(aten.rms_norm.default, last, [shape_of(x)[axis]], weight, eps)
     return insert.call(aten.permute.default, normed, [order.index(i) for i in range(rank)]) if turned else normed
 
 
@@ -76,7 +72,7 @@ def _mean_square(node: Any) -> tuple[Any, int, float] | None:
     if not (raised or itself or _is(square, "square")):
         return None
     x = square.args[0]
-    axis = _one_axis(node.args[1], len(_shape(x)))
+    axis = _one_axis(node.args[1], len(shape_of(x)))
     return None if axis is None else (x, axis, eps)
 
 
@@ -84,14 +80,14 @@ def _gain_after(graph_module: Any, node: Any, axis: int) -> tuple[Any, Any]:
     """Return the node that ends a norm, and the gain: a product with one constant per index of the axis is in it."""
     import torch
 
-    shape = _shape(node)
+    shape = shape_of(node)
     extent = shape[axis]
     ones = torch.ones(extent)
     user: Any = next(iter(node.users), None)
     if len(node.users) != 1 or not _is(user, "mul"):
         return node, ones
     other = user.args[1] if user.args[0] is node else user.args[0]
-    if other in computed(graph_module) or not hasattr(other, "users") or _shape(user) != shape:
+    if other in computed(graph_module) or not hasattr(other, "users") or shape_of(user) != shape:
         return node, ones
     value = constant_value(graph_module, other)
     aligned = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
@@ -114,11 +110,11 @@ def unit_vectors(graph_module: Any) -> None:
             length, eps = length.args[0], float(length.args[1] or 0.0)
         if not _is(length, "linalg_vector_norm") or length.args[0] is not x:
             continue
-        axis = _one_axis(length.args[2] if len(length.args) > 2 else None, len(_shape(x)))
+        axis = _one_axis(length.args[2] if len(length.args) > 2 else None, len(shape_of(x)))
         keep = len(length.args) > 3 and length.args[3]
         if axis is None or not keep or float(length.args[1] if len(length.args) > 1 else 2) != 2:
             continue
-        n = _shape(x)[axis]
+        n = shape_of(x)[axis]
         result = _normalised(graph_module, node, x, axis, torch.full((n,), n**-0.5), eps * eps / n)
         node.replace_all_uses_with(result)
         graph_module.graph.erase_node(node)
@@ -134,7 +130,7 @@ def grouped_norms(graph_module: Any) -> None:
         if op_name(node) != "group_norm" or node.args[1] == 1:
             continue
         x, groups, insert = node.args[0], int(node.args[1]), Inserter(graph_module, node)
-        shape = _shape(x)
+        shape = shape_of(x)
         weight, bias = (node.args[i] if len(node.args) > i else None for i in (2, 3))
         eps = float(node.args[4] if len(node.args) > 4 else 1e-5)
         length = node.meta["val"].numel() // (shape[0] * groups)
@@ -162,7 +158,7 @@ def resamplings(graph_module: Any) -> None:
         if op_name(node) not in _RESAMPLING or _has_handler(node):
             continue
         insert, x = Inserter(graph_module, node), node.args[0]
-        height, width = _shape(x)[2:]
+        height, width = shape_of(x)[2:]
         with torch.no_grad():
             rows = torch.eye(height)[None, :, :, None].expand(1, height, height, width).contiguous()
             columns = torch.eye(width)[None, :, None, :].expand(1, width, height, width).contiguous()
@@ -179,7 +175,7 @@ def _has_handler(node: Any) -> bool:
     """Whether an adaptive pool has windows of one size, which is a pool."""
     if op_name(node) != "adaptive_avg_pool2d":
         return False
-    return not any(n % m for n, m in zip(_shape(node.args[0])[2:], _shape(node)[2:], strict=True))
+    return not any(n % m for n, m in zip(shape_of(node.args[0])[2:], shape_of(node)[2:], strict=True))
 
 
 def overlap_sums(graph_module: Any) -> None:
@@ -199,7 +195,7 @@ def overlap_sums(graph_module: Any) -> None:
         for e, k, d, p, s, n in zip(size, kernel, dilation, padding, stride, counts, strict=True):
             to = s * torch.arange(n)[None, :] + d * torch.arange(k)[:, None] - p
             maps.append((to.reshape(1, -1) == torch.arange(e)[:, None]).float())
-        insert, (n, c) = Inserter(graph_module, node), (_shape(node)[0], _shape(node)[1])
+        insert, (n, c) = Inserter(graph_module, node), (shape_of(node)[0], shape_of(node)[1])
         x = insert.call(aten.reshape.default, node.args[0], [n, c, *kernel, *counts])
         x = insert.call(aten.permute.default, x, [0, 1, 3, 5, 2, 4])
         x = insert.call(aten.reshape.default, x, [n, c, kernel[1] * counts[1], kernel[0] * counts[0]])

@@ -39,7 +39,7 @@ class Prepared:
         captured = capture_eval(module, items[0])
         channels: dict[str, tuple[Array, Array]] = {}
         if recipe.migration is not Migration.NONE:
-            channels = calibrate(captured, items, recipe, channels=norms_before_layers(captured)).channels
+            channels = calibrate(captured, items, Recipe(), norms_before_layers(captured)).channels
             migrate(captured, channels, recipe)
         return cls(name, captured, items, make_plan(captured, calibrate(captured, items, recipe), recipe), channels)
 

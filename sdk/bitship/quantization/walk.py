@@ -130,11 +130,6 @@ class Walk:
         return value.name, Quant(value.q.scale, value.q.zero_point)
 
 
-def argument(node: Any, index: int, name: str, default: Any) -> Any:
-    """Return an argument by position or keyword."""
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
 def _flatten(value: Any) -> list[Any]:
     return [v for item in value for v in _flatten(item)] if isinstance(value, list | tuple) else [value]
 
