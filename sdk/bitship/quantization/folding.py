@@ -5,17 +5,14 @@ from typing import Any
 
 from bitship.errors import QuantizationError
 from bitship.quantization.catalogue import is_constant, op_name, where
-from bitship.quantization.rewrite import Inserter, calls
+from bitship.quantization.rewrite import Inserter, calls, reached
 
 _MOVING_TOKENS = frozenset(("reshape", "view", "flatten", "unflatten"))
 
 
 def fetch(graph_module: Any, node: Any) -> Any:
     """Return the tensor a get_attr node reads."""
-    value = graph_module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value.detach()
+    return reached(graph_module, str(node.target)).detach()
 
 
 def attribute(graph_module: Any, name: str, value: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 from bitship.errors import QuantizationError
 from bitship.quantization.catalogue import op_name, where
-from bitship.quantization.rewrite import calls
+from bitship.quantization.rewrite import calls, reached
 
 _REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 _CHECKS = ("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size")
@@ -37,9 +37,7 @@ def inline(graph_module: Any, node: Any, body: Any, operands: list[Any]) -> list
 def _adopt(graph_module: Any, name: str, body: Any, path: str) -> None:
     import torch
 
-    value = body
-    for part in path.split("."):
-        value = getattr(value, part)
+    value = reached(body, path)
     if isinstance(value, torch.nn.Module):
         graph_module.add_submodule(name, value)
     else:

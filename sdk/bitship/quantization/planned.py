@@ -94,11 +94,9 @@ class PlannedWalk(Walk):
         """Return a tensor in so many bits or fewer, rescaled where it has more."""
         if x.q.bits <= bits:
             return x
-        try:
-            q = self.plan.q(arg.name, bits) if x.q == self.plan.q(arg.name) else None
-        except QuantizationError:
-            q = None
-        if q is None:  # scaled by a number since, or of a scale that no range gave
+        if arg.name in self.plan.ranges.tensors and x.q == self.plan.q(arg.name):
+            q = self.plan.q(arg.name, bits)
+        else:  # scaled by a number since, or of a scale that no range gave
             most = x.q.scale * x.q.ends[1]
             q = symmetric((-most, most), bits)
         key = (x.name, q)

@@ -15,15 +15,13 @@ import numpy as np
 from bitship.errors import FormatError, QuantizationError
 from bitship.extras import quiet
 from bitship.graph import Graph, host
-from bitship.graph.base import Array
-from bitship.importers.integerize import GIVEN, QuantizedTensor
 from bitship.quantization import items_of, prepare
 from bitship.quantization.migration import migrate
 from bitship.quantization.planned import PlannedWalk
 from bitship.quantization.prepared import Prepared, capture_eval
 from bitship.quantization.recipe import Recipe
-from bitship.quantization.rewrite import computed
-from bitship.quantization.sensitivity import feed
+from bitship.quantization.rewrite import computed, reached
+from bitship.quantization.sensitivity import feed, ordered
 
 _FORMAT = "bitship-qat-1"
 
@@ -72,7 +70,7 @@ class Trainer:
             raise QuantizationError("training: the module's graph depends on the batch size")
         self._function = _straight_through()
         constants = {
-            str(n.target): _fetch(self.module, str(n.target)) for n in self.module.graph.nodes if n.op == "get_attr"
+            str(n.target): reached(self.module, str(n.target)) for n in self.module.graph.nodes if n.op == "get_attr"
         }
         self._parameters = {
             target: torch.nn.Parameter(value.detach().clone())
@@ -106,7 +104,8 @@ class Trainer:
                 if tensor is None or tensor.name not in values:
                     return value
                 low, high = ((end - tensor.q.zero_point) * tensor.q.scale for end in tensor.q.ends)
-                return through(value, _real(tensor, values[tensor.name]), low, high)
+                exact = torch.from_numpy(ordered(tensor, values)).to(torch.float32)
+                return through(value, exact.sub_(tensor.q.zero_point).mul_(tensor.q.scale), low, high)
 
         return Forward(self.module).run(*xs)
 
@@ -163,27 +162,10 @@ class Trainer:
                 parameter.copy_(torch.from_numpy(found[name]))
 
 
-def _real(tensor: QuantizedTensor, stored: Array) -> Any:
-    """Return the real values of a tensor of a run, in the module's axis order, float32."""
-    import torch
-
-    if tensor.planes:
-        stored = stored.transpose(GIVEN[stored.ndim])
-    reals = torch.from_numpy(stored).to(torch.float32).reshape(tensor.shape)
-    return reals.sub_(tensor.q.zero_point).mul_(tensor.q.scale)
-
-
-def _fetch(module: Any, target: str) -> Any:
-    for part in target.split("."):
-        module = getattr(module, part)
-    return module
-
-
 def _assign(module: Any, target: str, parameter: Any) -> None:
     """Make a parameter what a get_attr node of this target reads."""
-    *path, last = target.split(".")
-    for part in path:
-        module = getattr(module, part)
+    parent, _, last = target.rpartition(".")
+    module = module.get_submodule(parent)
     for store in (module._parameters, module._buffers, module.__dict__):
         store.pop(last, None)
     module.register_parameter(last, parameter)

@@ -10,6 +10,13 @@ from bitship.errors import QuantizationError
 from bitship.quantization.catalogue import op_name, where
 
 
+def reached(module: Any, target: str) -> Any:
+    """Return what a dotted name of a module stands for."""
+    for part in target.split("."):
+        module = getattr(module, part)
+    return module
+
+
 def calls(graph_module: Any) -> list[Any]:
     """Return the calls of a graph, in order."""
     return [n for n in graph_module.graph.nodes if n.op == "call_function"]
@@ -152,10 +159,7 @@ def constant_value(graph_module: Any, node: Any, found: dict[Any, Any] | None = 
     if found and node in found:
         return found[node]
     if node.op == "get_attr":
-        value = graph_module
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
-        return value.detach()
+        return reached(graph_module, str(node.target)).detach()
     known = {n: constant_value(graph_module, n, found) for n in node.all_input_nodes}
     with torch.no_grad():
         return node.target(*map_arg(node.args, known.get), **map_arg(node.kwargs, known.get))

@@ -75,12 +75,17 @@ class Sensitivity:
         figure.savefig(path)
 
 
-def real(tensor: QuantizedTensor, values: dict[str, Array]) -> Array:
-    """Return the real values of a tensor of a run, in the module's axis order, float64."""
+def ordered(tensor: QuantizedTensor, values: dict[str, Array]) -> Array:
+    """Return the integers of a tensor of a run, in the module's axis order."""
     stored = values[tensor.name]
     if tensor.planes:
         stored = stored.transpose(GIVEN[stored.ndim])
-    return (stored.astype(np.float64).reshape(tensor.shape) - tensor.q.zero_point) * tensor.q.scale
+    return stored.reshape(tensor.shape)
+
+
+def real(tensor: QuantizedTensor, values: dict[str, Array]) -> Array:
+    """Return the real values of a tensor of a run, in the module's axis order, float64."""
+    return (ordered(tensor, values).astype(np.float64) - tensor.q.zero_point) * tensor.q.scale
 
 
 def feed(graph: Any, item: Sequence[Any]) -> tuple[Array, ...]:
