@@ -2,7 +2,7 @@
 
 from typing import Any
 
-ACCUMULATING = frozenset(("conv2d", "conv1d", "linear", "addmm", "add", "sub", "mul", "mean", "adaptive_avg_pool2d"))
+ACCUMULATING = frozenset(("conv2d", "linear", "add", "sub", "mul", "mean", "adaptive_avg_pool2d"))
 """Ops whose requantization a clamp after them joins."""
 
 CLAMPS = frozenset(("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"))
@@ -12,31 +12,8 @@ NORMS = frozenset(("layer_norm", "rms_norm", "group_norm"))
 MOVES = frozenset(
     (
         *("max_pool2d", "avg_pool2d", "pad", "constant_pad_nd", "upsample_nearest2d", "upsample_bilinear2d", "flatten"),
-        *(
-            "reshape",
-            "view",
-            "permute",
-            "transpose",
-            "squeeze",
-            "unsqueeze",
-            "slice",
-            "pixel_shuffle",
-            "expand",
-            "roll",
-        ),
-        *(
-            "avg_pool1d",
-            "unflatten",
-            "movedim",
-            "flip",
-            "index_select",
-            "pixel_unshuffle",
-            "repeat",
-            "t",
-            "cat",
-            "amax",
-            "amin",
-        ),
+        *("reshape", "view", "permute", "transpose", "squeeze", "unsqueeze", "slice", "pixel_shuffle", "roll"),
+        *("index_select", "cat"),
     )
 )
 """Ops that move, choose or mix elements: what is said of the result holds for the operands."""

@@ -29,7 +29,7 @@ def _foldable(node: Any) -> bool:
     """Whether a call is a convolution or linear layer with constant weights that one reader has."""
     return bool(
         node.op == "call_function"
-        and op_name(node) in ("conv2d", "conv1d", "linear")
+        and op_name(node) in ("conv2d", "linear")
         and len(node.users) == 1
         and is_constant(node.args[1])
     )

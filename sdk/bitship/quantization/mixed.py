@@ -17,7 +17,7 @@ from bitship.quantization.prepared import Prepared
 from bitship.quantization.ranges import interpret
 from bitship.quantization.recipe import Recipe
 
-_LAYERS = ("linear", "conv2d", "conv1d")
+_LAYERS = ("linear", "conv2d")
 
 
 class Cost(enum.Enum):
