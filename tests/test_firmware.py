@@ -15,6 +15,7 @@ from op_cases import CASES
 
 from bitship import targets
 from bitship.converters.firmware import FirmwareConverter, build, emit, open_session
+from bitship.converters.firmware.cores import core_of
 from bitship.errors import DoesNotFitError, MissingDependencyError, PackageError, TargetError
 from bitship.graph import Graph, GraphBuilder, spec
 from bitship.graph.base import Array
@@ -106,7 +107,7 @@ def test_generated_c_is_free_of_warnings(tmp_path: Path) -> None:
     graph, _ = network()
     target = targets.load("mps2-an386")
     FirmwareConverter().convert(graph, target, tmp_path)
-    made = build.recipe(target, emit.lower_graph(graph, SMALL_TILE).functions, True)
+    made = build.recipe(target, emit.lower_graph(graph, core_of(target)).functions, True)
     strict = ("-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Werror")
     build.run(build.Recipe(made.compiler, made.flags + strict, made.sources, "strict.elf").command(tmp_path), tmp_path)
 

@@ -19,7 +19,7 @@ from bitship.errors import GraphError, MissingDependencyError, UnsupportedError
 from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.calls import SMALL_TILE, WIDE_TILE, lower
-from bitship.graph.host import _new_struct
+from bitship.graph.host import new_struct
 from bitship.graph.ops import Add, ArgMax, Clamp, Concat, Conv2D, LayerNorm, Rescale, Reshape, Rounding, Transpose
 
 skip_without_kernels()
@@ -164,7 +164,7 @@ def test_planned_scratch_is_what_the_kernel_asks_for(name: str, tile: int) -> No
             if call.scratch_bytes:
                 keep: list[object] = []
                 needed = getattr(lib, f"{call.function}_scratch_bytes")
-                assert needed(_new_struct(ffi, call.params, keep)) == call.scratch_bytes
+                assert needed(new_struct(ffi, call.params, keep)) == call.scratch_bytes
 
 
 def test_outputs_never_share_memory_with_inputs_constants_or_each_other_by_accident() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitship.converters.firmware import cores
 from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
 from bitship.targets import Memory, Target, TargetKind
 
@@ -42,8 +43,17 @@ IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments")
 
 def kernel_files(functions: Sequence[str]) -> list[str]:
     """Return the kernel sources that hold these functions (``bitship_conv2d``), sorted."""
-    files = {*ALWAYS, *(_FILES[f.removeprefix("bitship_")] for f in functions)}
+    files = set(ALWAYS)
+    for function in functions:
+        files.update(cores.source_files(function) or (_FILES[function.removeprefix("bitship_")],))
     return sorted(files | ({"product.c"} if files & {"matmul.c", "attention.c"} else set()))
+
+
+def header_files(sources: Sequence[str]) -> list[str]:
+    """Return the headers that these kernel sources include, relative to ``firmware``."""
+    families = {Path(s).parent.name for s in sources}
+    extra = [f"src/{name}" for family, names in cores.HEADERS.items() if family in families for name in names]
+    return sorted((*HEADERS, *extra))
 
 
 @dataclass(frozen=True)

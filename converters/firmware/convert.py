@@ -6,8 +6,8 @@ import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
 from bitship.converters.firmware import build, emit
+from bitship.converters.firmware.cores import core_of
 from bitship.graph import Graph, verify
-from bitship.graph.calls import SMALL_TILE, WIDE_TILE
 from bitship.graph.store import write_atomic
 from bitship.targets import Target, TargetKind
 from bitship.version import VERSION
@@ -27,7 +27,7 @@ class FirmwareConverter:
         """
         verify(graph)
         image = target.kind is TargetKind.MCU
-        program = emit.lower_graph(graph, SMALL_TILE if image else WIDE_TILE)
+        program = emit.lower_graph(graph, core_of(target))
         build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
         recipe = build.recipe(target, program.functions, bool(program.weights))
         texts = _texts(program, target, recipe)
@@ -58,7 +58,8 @@ def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[
     if program.weights:
         files["weights.S"] = emit.weights_source(program).encode()
         files["weights.bin"] = program.weights
-    for name in (*build.HEADERS, *(f"src/{f}" for f in build.kernel_files(program.functions))):
+    sources = build.kernel_files(program.functions)
+    for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
     if target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
         for name in build.APP:

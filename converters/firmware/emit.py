@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from bitship.converters.firmware.cores import Core, lower_for
 from bitship.graph import Graph, Node
 from bitship.graph.base import as_bytes
-from bitship.graph.calls import Call, CArray, CStruct, CValue, lower
+from bitship.graph.calls import Call, CArray, CStruct, CValue, Operand, Packed
 from bitship.graph.ops import Reshape
 from bitship.passes.plan import ALIGNMENT, Plan, plan, scratch_name
 from bitship.version import VERSION
@@ -17,14 +18,14 @@ class Program:
     """A graph lowered to kernel calls in a planned arena, its constants laid out.
 
     calls    (node, its calls) in execution order; a reshape has none, it is its operand's bytes
-    weights  all constants, each aligned; offsets  where each begins
+    weights  all constants that calls or outputs read, each aligned; offsets  where each begins
     """
 
     graph: Graph
     calls: tuple[tuple[Node, tuple[Call, ...]], ...]
     plan: Plan
     weights: bytes
-    offsets: dict[str, int]
+    offsets: dict[Operand, int]
 
     @property
     def functions(self) -> list[str]:
@@ -32,17 +33,20 @@ class Program:
         return sorted({call.function for _, calls in self.calls for call in calls})
 
 
-def lower_graph(graph: Graph, tile: int) -> Program:
-    """Lower every node, plan the arena and lay out the constants in order of first use."""
-    calls = tuple((n, () if isinstance(n.op, Reshape) else lower(graph, n, tile)) for n in graph.nodes)
-    found = plan(graph, {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in calls})
-    weights, offsets = bytearray(), dict[str, int]()
-    used = [name for node in graph.nodes for name in node.inputs] + [p.name for p in graph.outputs]
-    for name in dict.fromkeys(used):
-        if name in graph.constants:
+def lower_graph(graph: Graph, core: Core) -> Program:
+    """Lower every node for a core, plan the arena and lay out the constants in order of first use."""
+    calls = tuple((n, () if isinstance(n.op, Reshape) else lower_for(core, graph, n)) for n in graph.nodes)
+    scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in calls}
+    found = plan(graph, scratch)
+    weights, offsets = bytearray(), dict[Operand, int]()
+    used: list[Operand] = [
+        found.root(o) if isinstance(o, str) else o for _, cs in calls for c in cs for o in c.operands
+    ]
+    for operand in dict.fromkeys([*used, *(found.root(p.name) for p in graph.outputs)]):
+        if isinstance(operand, Packed) or operand in graph.constants:
             weights += bytes(-len(weights) % ALIGNMENT)
-            offsets[name] = len(weights)
-            weights += as_bytes(graph.constants[name])
+            offsets[operand] = len(weights)
+            weights += operand.data if isinstance(operand, Packed) else as_bytes(graph.constants[operand])
     return Program(graph, calls, found, bytes(weights), offsets)
 
 
@@ -216,10 +220,11 @@ def _sizes(what: str, count: int) -> str:
     return _cases(f"case {i}:\n        return MODEL_{what}_{i}_BYTES;" for i in range(count))
 
 
-def _where(p: Program, name: str, writable: bool) -> str:
-    slot = p.plan.slot(name)
+def _where(p: Program, operand: Operand, writable: bool) -> str:
+    slot = None if isinstance(operand, Packed) else p.plan.slot(operand)
     if slot is None:
-        return f"(const void *)(model_weights + {p.offsets[p.plan.root(name)]})"
+        known = operand if isinstance(operand, Packed) else p.plan.root(operand)
+        return f"(const void *)(model_weights + {p.offsets[known]})"
     return f"({'void' if writable else 'const void'} *)(arena + {slot.offset})"
 
 

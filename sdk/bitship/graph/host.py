@@ -48,7 +48,7 @@ class Program:
 
 def _value(ffi: Any, value: CValue, keep: list[Any]) -> Any:
     if isinstance(value, CStruct):
-        return _new_struct(ffi, value, keep)
+        return new_struct(ffi, value, keep)
     if isinstance(value, CArray):
         pointer = ffi.new(f"{value.ctype}[]", list(value.values))
         keep.append(pointer)
@@ -56,7 +56,8 @@ def _value(ffi: Any, value: CValue, keep: list[Any]) -> Any:
     return ffi.NULL if value is None else value
 
 
-def _new_struct(ffi: Any, struct: CStruct, keep: list[Any]) -> Any:
+def new_struct(ffi: Any, struct: CStruct, keep: list[Any]) -> Any:
+    """Return a C struct with these fields; what it points to is appended to ``keep``."""
     fields = {name: _value(ffi, value, keep) for name, value in struct.fields}
     pointer = ffi.new(f"struct bitship_{struct.name} *", fields)
     keep.append(pointer)
@@ -73,7 +74,7 @@ def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[s
     ffi, lib = kernels.load()
     name = call.function.removeprefix("bitship_")
     whole = _PACKED.get(name)
-    if whole is None or (whole and any(i not in graph.constants for i in call.operands[1:])):
+    if whole is None or (whole and any(i not in graph.constants for i in call.tensors[1:])):
         return None
     function = f"bitship_host_{name}"
     size = getattr(lib, f"{function}_packed_bytes")(level, params)
@@ -81,12 +82,12 @@ def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[s
     if size == 0 or scratch == 0:
         return None
     packed = _aligned(size)
-    sources = [_pointer(ffi, graph.constants[i]) for i in call.operands[1:]] if whole else []
+    sources = [_pointer(ffi, graph.constants[i]) for i in call.tensors[1:]] if whole else []
     if getattr(lib, f"{function}_pack")(level, params, *sources, _pointer(ffi, packed)):
         return None
     operand = f"packed for {call.output}"
     constants[operand] = packed
-    kept = call.operands[:1] if whole else call.operands
+    kept = call.tensors[:1] if whole else call.tensors
     return replace(call, function=function, operands=(*kept, operand), scratch_bytes=scratch)
 
 
@@ -110,10 +111,10 @@ def prepare(graph: Graph, level: int | None = None) -> Program:
     steps = []
     for node in graph.nodes:
         for call in lower(graph, node, WIDE_TILE):
-            params = _new_struct(ffi, call.params, keep)
+            params = new_struct(ffi, call.params, keep)
             chosen = _packed(graph, call, params, level, constants) or call
             steps.append(_Step(node, getattr(lib, chosen.function), params, chosen))
-    last = {name: i for i, step in enumerate(steps) for name in (*step.call.operands, step.call.output)}
+    last = {name: i for i, step in enumerate(steps) for name in (*step.call.tensors, step.call.output)}
     wanted = {p.name for p in graph.outputs}
     frees: list[list[str]] = [[] for _ in steps]
     for name, i in last.items():
@@ -157,14 +158,14 @@ def _values(program: Program, inputs: tuple[Array, ...]) -> dict[str, Array]:
     for step, frees in zip(program.steps, program.frees, strict=True):
         call, out = step.call, step.call.output
         if isinstance(step.node.op, Reshape):
-            values[out] = values[call.operands[0]].reshape(graph.types[out].shape)
-            pointers[out] = pointers[call.operands[0]]
+            values[out] = values[call.tensors[0]].reshape(graph.types[out].shape)
+            pointers[out] = pointers[call.tensors[0]]
         else:
             if out not in values:
                 values[out] = _empty(graph.types[out])
                 pointers[out] = _pointer(ffi, values[out])
             extra = (workspace, call.scratch_bytes) if call.scratch_bytes else ()
-            operands = [pointers[name] for name in call.operands]
+            operands = [pointers[name] for name in call.tensors]
             error = step.function(step.params, *operands, *extra, pointers[out])
             if error != 0:
                 _refuse(graph, step, error)

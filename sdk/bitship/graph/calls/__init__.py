@@ -11,7 +11,18 @@ from bitship.errors import UnsupportedError
 from bitship.graph import ops
 from bitship.graph.base import Op, TensorType
 from bitship.graph.calls import elementwise, layout, transformer, windows
-from bitship.graph.calls.structs import SMALL_TILE, WIDE_TILE, Call, CArray, CStruct, CValue, Lowered, Types
+from bitship.graph.calls.structs import (
+    SMALL_TILE,
+    WIDE_TILE,
+    Call,
+    CArray,
+    CStruct,
+    CValue,
+    Lowered,
+    Operand,
+    Packed,
+    Types,
+)
 from bitship.graph.ir import Graph, Node
 
 _LOWER: dict[type[Op], Callable[[Any, TensorType, Types, int], Lowered]] = {
@@ -68,4 +79,4 @@ def lower(graph: Graph, node: Node, tile: int) -> tuple[Call, ...]:
     return (Call(f"bitship_{function}", params, node.inputs, node.output, scratch),)
 
 
-__all__ = ["SMALL_TILE", "WIDE_TILE", "CArray", "CStruct", "CValue", "Call", "lower"]
+__all__ = ["SMALL_TILE", "WIDE_TILE", "CArray", "CStruct", "CValue", "Call", "Operand", "Packed", "lower"]

@@ -34,14 +34,34 @@ CValue = int | tuple[int, ...] | CArray | CStruct | None
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A constant in the order one kernel reads it, made ahead of time: bytes, to be aligned to 16."""
+
+    data: bytes
+
+
+Operand = str | Packed
+
+
+@dataclass(frozen=True)
 class Call:
-    """``function(&params, operands..., [scratch, scratch_bytes,] output)``; operands and output are tensor names."""
+    """``function(&params, operands..., [scratch, scratch_bytes,] output)``; a name is a tensor's.
+
+    overlap  for every operand: how many bytes it must start behind the output's start so that the two may share
+             memory, the operand being dead afterwards; None where they may not. Empty: none may.
+    """
 
     function: str
     params: CStruct
-    operands: tuple[str, ...]
+    operands: tuple[Operand, ...]
     output: str
     scratch_bytes: int = 0
+    overlap: tuple[int | None, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The operands that are tensors of the graph."""
+        return tuple(o for o in self.operands if isinstance(o, str))
 
 
 _DTYPES = {DType.BOOL: 0, DType.INT8: 1, DType.UINT8: 2, DType.INT16: 3, DType.INT32: 4}
