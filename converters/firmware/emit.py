@@ -48,7 +48,7 @@ extern const char model_digest[65];
 /* The arena, MODEL_ARENA_BYTES. */
 uint8_t *model_arena(void);
 
-/* Where input or output i lies; a null pointer and 0 bytes when there is none of that number{"; a streamed input lies nowhere" if streamed else ""}. */
+/* Where input or output i lies; a null pointer and 0 bytes when there is none of that number. */
 void *model_input(int i);
 const void *model_output(int i);
 int32_t model_input_bytes(int i);
@@ -58,8 +58,9 @@ int32_t model_output_bytes(int i);
 """
 
 
-_RUN_STREAMED = """/* Writes rows [first, first + rows) of the image to `to`; 0, or what model_run_rows is to return. Rows come in order,
- * each once; the last ones are left out where nothing reads them. */
+_RUN_STREAMED = """/* Writes rows [first, first + rows) of the image to `to`; 0, or what model_run_rows is to return.
+ * Rows are asked for in order, each once; the last ones are left out where nothing reads them. The image
+ * itself lies nowhere: model_input gives a null pointer. */
 typedef int (*model_read_rows)(void *context, int32_t first, int32_t rows, void *to);
 
 /* 0, a negative enum bitship_error, or what `read` returned. */

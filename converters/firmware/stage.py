@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from bitship.errors import UnsupportedError
 from bitship.graph import Graph, GraphBuilder, Node, ops
 from bitship.graph.calls import Call, CStruct
-from bitship.passes.plan import ALIGNMENT, Slot, scratch_name
+from bitship.passes.place import Slot
+from bitship.passes.plan import ALIGNMENT
 from bitship.passes.stage import Geometry, Halo, Region, Stage, geometry
 
 Lower = Callable[[Graph, Node], tuple[Call, ...]]
@@ -73,7 +74,9 @@ def _calls(graph: Graph, node: Node, lower: Lower) -> tuple[StageCall, ...]:
     if hasattr(node.op, "stride"):
         return tuple(StageCall(call, True) for call in whole)
     sizes = [lower(*_pixels(graph, node, n)) for n in (1, 2, 3)]
-    return tuple(StageCall(call, False, _by_size(graph, node, *same)) for call, *same in zip(whole, *sizes, strict=True))
+    return tuple(
+        StageCall(call, False, _by_size(graph, node, *same)) for call, *same in zip(whole, *sizes, strict=True)
+    )
 
 
 def _pixels(graph: Graph, node: Node, count: int) -> tuple[Graph, Node]:
@@ -98,7 +101,9 @@ def _by_size(graph: Graph, node: Node, *calls: Call) -> tuple[tuple[str, int, in
             continue
         a, b, c = value, two[name], three[name]
         if not (isinstance(a, int) and isinstance(b, int) and isinstance(c, int) and c - b == b - a):
-            raise UnsupportedError(f"{graph.name}: node '{node.output}' ({node.op.name}): {name} is not linear in pixels")
+            raise UnsupportedError(
+                f"{graph.name}: node '{node.output}' ({node.op.name}): {name} is not linear in pixels"
+            )
         found.append((name, 2 * a - b, b - a))
     return tuple(found)
 
@@ -117,7 +122,7 @@ def _fields(params: CStruct) -> dict[str, object]:
 def pixel_bytes(g: Geometry, tensor: str) -> int:
     """Return the bytes of one pixel."""
     t = g.graph.types[tensor]
-    return t.shape[3] * t.dtype.nbytes
+    return t.shape[3] * t.dtype.itemsize
 
 
 def row_bytes(g: Geometry, tensor: str) -> int:
@@ -213,4 +218,4 @@ def conv_like(node: Node) -> bool:
     return isinstance(node.op, (ops.Conv2D, ops.DepthwiseConv2D, ops.AvgPool2D, ops.MaxPool2D))
 
 
-__all__ = ["StageCall", "StageProgram", "cut_name", "lower_stage", "needed", "pixel_bytes", "row_bytes", "scratch_name", "tile_name"]
+__all__ = ["StageCall", "StageProgram", "cut_name", "lower_stage", "needed", "pixel_bytes", "row_bytes", "tile_name"]

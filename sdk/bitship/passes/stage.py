@@ -9,7 +9,7 @@ A schedule changes no bits: a converter may follow it, ``unroll`` turns it into 
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bitship.errors import UnsupportedError
@@ -156,7 +156,7 @@ def _kernel(graph: Graph, node: Node) -> tuple[int, int] | None:
         if any(i not in graph.constants for i in node.inputs[1:]):
             return None
         shape = graph.types[node.inputs[1]].shape
-        return shape[1:3] if isinstance(op, ops.Conv2D) else shape[:2]
+        return (shape[1], shape[2]) if isinstance(op, ops.Conv2D) else (shape[0], shape[1])
     return op.kernel if isinstance(op, (ops.AvgPool2D, ops.MaxPool2D)) else None
 
 
@@ -242,6 +242,13 @@ class Geometry:
             if len({(e.scale, e.divisor) for e in edges}) != 1:
                 raise self._strides(node.output)
             found[node.output] = min(edges, key=lambda e: e.offset)
+        for name in reversed(self.tensors[:-1]):  # no earlier than any reader can use it: a short branch waits
+            edge, latest = found[name], []
+            for node in self.readers[name]:
+                axis = self.axes(node)[0]
+                more = axis.extent - axis.stride - axis.before
+                latest.append(found[node.output].offset + more * edge.divisor)
+            found[name] = replace(edge, offset=min(edge.offset, max(latest)))
         return found
 
     def _strides(self, name: str) -> UnsupportedError:

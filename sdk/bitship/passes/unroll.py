@@ -1,10 +1,10 @@
-"""A stage written out as an ordinary graph of slices, ops and concats: every converter runs it, ``verify`` checks it."""
+"""A stage written out as an ordinary graph of slices, ops and concats, which every converter runs."""
 
 import msgspec
 
 from bitship.graph import Graph, GraphBuilder, Node, ops, verify
-from bitship.graph.base import Op
-from bitship.passes.stage import Geometry, Halo, Region, Stage, geometry
+from bitship.graph.ops import AnyOp
+from bitship.passes.stage import Axis, Geometry, Halo, Region, Stage, geometry
 
 
 def unroll(graph: Graph, stage: Stage) -> Graph:
@@ -38,7 +38,7 @@ def _cut(b: GraphBuilder, name: str, region: Region, within: Region) -> str:
 def _run(g: Geometry, b: GraphBuilder, node: Node, operands: dict[str, str], regions: dict[str, Region]) -> str:
     """Return the node's output region, computed from operands that hold their regions."""
     out = regions[node.output]
-    axes, given, op = g.axes(node), list[str](), node.op
+    given, op = list[str](), node.op
     for name in node.inputs:
         if name not in operands:
             given.append(name)
@@ -46,7 +46,7 @@ def _run(g: Geometry, b: GraphBuilder, node: Node, operands: dict[str, str], reg
         held = regions[name]
         need = _needed(g, node, name, out)
         given.append(_cut(b, operands[name], need, held))
-        op = _padded(node.op, need, out, axes)
+        op = _padded(node.op, need, out, *g.axes(node))
     return b.node(node.output, op, *given)
 
 
@@ -61,11 +61,10 @@ def _needed(g: Geometry, node: Node, name: str, out: Region) -> Region:
     )
 
 
-def _padded(op: Op, need: Region, out: Region, axes: tuple) -> Op:  # type: ignore[type-arg]
+def _padded(op: AnyOp, need: Region, out: Region, rows: Axis, columns: Axis) -> AnyOp:
     """Return a window op whose padding is what the region's borders lack."""
-    if not hasattr(op, "padding"):
+    if not isinstance(op, (ops.Conv2D, ops.DepthwiseConv2D, ops.AvgPool2D, ops.MaxPool2D)):
         return op
-    rows, columns = axes
     top = need.top - (out.top * rows.stride - rows.before)
     left = need.left - (out.left * columns.stride - columns.before)
     bottom = (out.bottom - 1) * rows.stride - rows.before + rows.extent - need.bottom
