@@ -22,6 +22,8 @@ def header(p: Program) -> str:
     fill = "Call model_run_rows, which asks for the image by rows," if streamed else "Fill every input, call model_run,"
     sizes = [f"#define MODEL_INPUT_{i}_BYTES {port.type.nbytes}" for i, port in enumerate(g.inputs)]
     sizes += [f"#define MODEL_OUTPUT_{i}_BYTES {port.type.nbytes}" for i, port in enumerate(g.outputs)]
+    if streamed:
+        sizes.append(f"#define MODEL_INPUT_0_ROW_BYTES {g.inputs[0].type.nbytes // g.inputs[0].type.shape[1]}")
     ports = [f" *   input {i}: {port.type} {comment(port.name)}" for i, port in enumerate(g.inputs)]
     ports += [f" *   output {i}: {port.type} {comment(port.name)}" for i, port in enumerate(g.outputs)]
     return f"""{_banner(p)}/*

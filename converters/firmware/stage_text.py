@@ -94,9 +94,12 @@ class _StageText:
             reads.append(f"bitship_first_row(s{self.number(node.output)}.to, {axis.stride}, {axis.before})")
         reach = f"bitship_reach({_line(edge, 'step')}, {edge.divisor}, {edge.cap})"
         held = "whole" if name == g.output else f"{g.rows_held[name]} rows of {row_bytes(g, name)} B"
+        lines = [f"        /* {tensor_type(self.p, name)}: {held} */"]
+        if reads and name not in g.carried:
+            return [*lines, f"        bitship_strip_anew(&s{i}, {reach});"]
         at = f"arena + {self.offset(name)}, {row_bytes(g, name)}"
         return [
-            f"        /* {tensor_type(self.p, name)}: {held} */",
+            *lines,
             f"        bitship_strip_next(&s{i}, {at}, {_lowest(reads) if reads else '0'}, {reach});",
         ]
 

@@ -352,7 +352,7 @@ class Geometry:
             if not whole:
                 continue
             if self.stage.halo is Halo.CACHED:
-                pixels = self.reach[node.output].cap * columns
+                pixels = self.reach[node.output].at(self.steps[0]) * columns
             else:
                 pixels = self._spans(node.output, 0) * self._spans(node.output, 1)
             total += whole * pixels // (rows * columns)
