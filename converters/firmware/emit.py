@@ -9,7 +9,8 @@ from bitship.graph import Graph, Node
 from bitship.graph.base import as_bytes
 from bitship.graph.calls import Call, CArray, CStruct, CValue, Operand, Packed, operand_overlaps
 from bitship.graph.ops import Reshape
-from bitship.passes.plan import ALIGNMENT, Plan, plan, scratch_name
+from bitship.passes.order import ordered_plan
+from bitship.passes.plan import ALIGNMENT, Plan, scratch_name
 from bitship.version import VERSION
 
 
@@ -37,7 +38,10 @@ def lower_graph(graph: Graph, core: Core) -> Program:
     """Lower every node for a core, plan the arena and lay out the constants in order of first use."""
     calls = tuple((n, () if isinstance(n.op, Reshape) else lower_for(core, graph, n)) for n in graph.nodes)
     scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in calls}
-    found = plan(graph, scratch, overlaps={n.output: operand_overlaps(cs) for n, cs in calls})
+    overlaps = {n.output: operand_overlaps(cs) for n, cs in calls}
+    ordered, found = ordered_plan(graph, scratch, overlaps)
+    by_output = {n.output: (n, cs) for n, cs in calls}
+    calls = tuple(by_output[n.output] for n in ordered.nodes)
     weights, offsets = bytearray(), dict[Operand, int]()
     used: list[Operand] = [
         found.root(o) if isinstance(o, str) else o for _, cs in calls for c in cs for o in c.operands
