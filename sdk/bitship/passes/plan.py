@@ -48,6 +48,7 @@ def plan(
     alignment: int = ALIGNMENT,
     aliases: Mapping[str, str] | None = None,
     overlaps: Mapping[str, Mapping[str, int]] | None = None,
+    held: Mapping[str, Slot] | None = None,
 ) -> Plan:
     """Place every tensor that is not a constant, and the scratch memory of nodes.
 
@@ -55,11 +56,12 @@ def plan(
     aliases   tensors that need no memory of their own, beside reshapes: name to the tensor whose memory they share
     overlaps  by node (its output's name), by operand: how many bytes the operand must start behind the output for the
               two to share memory, should the operand be dead after the node (``Call.overlap``)
+    held      buffers whose size or life is not what the graph says, or that it does not have; offsets do not matter
 
     Deterministic.
     """
     aliases = all_aliases(graph, aliases or {})
-    lives = _lives(graph, aliases, scratch or {}, alignment)
+    lives = _lives(graph, aliases, scratch or {}, alignment) | dict(held or {})
     sharing = _sharing(graph, lives, aliases, overlaps or {}, alignment)
     found = place_exactly(lives, sharing, alignment)
     slots = {name: replace(life, offset=found.offsets[name]) for name, life in lives.items()}
