@@ -8,6 +8,7 @@ from bitship.graph import Graph, Node
 from bitship.graph.base import as_bytes
 from bitship.graph.calls import Call, Operand, Packed, operand_overlaps
 from bitship.graph.ops import Reshape
+from bitship.passes.order import ordered_plan
 from bitship.passes.plan import ALIGNMENT, Plan, plan
 from bitship.passes.stage import Stage
 
@@ -52,12 +53,13 @@ def lower_graph(graph: Graph, core: Core, stage: Stage | None = None) -> Program
     tiled = None if stage is None else lower_stage(graph, stage, lower)
     scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in calls}
     whole = calls if tiled is None else calls[tiled.stage.nodes :]
-    found = plan(
-        graph,
-        scratch,
-        overlaps={n.output: operand_overlaps(cs) for n, cs in whole},
-        held=None if tiled is None else tiled.held,
-    )
+    overlaps = {n.output: operand_overlaps(cs) for n, cs in whole}
+    if tiled is None:
+        ordered, found = ordered_plan(graph, scratch, overlaps)
+        by_output = {n.output: (n, cs) for n, cs in calls}
+        calls = tuple(by_output[n.output] for n in ordered.nodes)
+    else:
+        found = plan(graph, scratch, overlaps=overlaps, held=tiled.held)
     weights, offsets = bytearray(), dict[Operand, int]()
     used: list[Operand] = [
         found.root(o) if isinstance(o, str) else o for _, cs in calls for c in cs for o in c.operands

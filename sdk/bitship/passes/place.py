@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-Sharing = Mapping[tuple[str, str], int]  # (output, operand): least offset of the operand less that of the output
+Sharing = Mapping[
+    tuple[str, str], int
+]  # (output, operand): least offset of the operand less that of the output, aligned
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from bitship.graph import Graph
 from bitship.graph.ops import Reshape
-from bitship.passes.place import Slot, place
+from bitship.passes.exact import place_exactly
+from bitship.passes.place import Slot
 
 ALIGNMENT = 16
 
@@ -17,13 +18,15 @@ class Plan:
     slots    by buffer name: a tensor's, or ``<node>.scratch``
     aliases  tensors that are another tensor's bytes (reshape): name to the buffer's, or a constant's, name
     peak     bytes of the arena
-    bound    bytes alive at the fullest step: no plan without copies or recomputation can need less
+    bound    bytes alive at the fullest step: what a plan needs in which nothing lies over anything
+    optimal  whether it is proven that no placement of these tensors in this order needs fewer bytes
     """
 
     slots: Mapping[str, Slot]
     aliases: Mapping[str, str] = field(default_factory=dict)
     peak: int = 0
     bound: int = 0
+    optimal: bool = False
 
     def root(self, name: str) -> str:
         """Return the buffer (or the constant) that holds a tensor."""
@@ -57,12 +60,12 @@ def plan(
 
     Deterministic.
     """
-    aliases = _aliases(graph, aliases or {})
+    aliases = all_aliases(graph, aliases or {})
     lives = _lives(graph, aliases, scratch or {}, alignment) | dict(held or {})
-    sharing = _sharing(graph, lives, aliases, overlaps or {})
-    offsets = place(lives, sharing, alignment)
-    slots = {name: replace(life, offset=offsets[name]) for name, life in lives.items()}
-    return Plan(slots, aliases, _peak(slots), _bound(lives, len(graph.nodes) + 2))
+    sharing = _sharing(graph, lives, aliases, overlaps or {}, alignment)
+    found = place_exactly(lives, sharing, alignment)
+    slots = {name: replace(life, offset=found.offsets[name]) for name, life in lives.items()}
+    return Plan(slots, aliases, found.peak, _bound(lives, len(graph.nodes) + 2), found.optimal)
 
 
 def _sharing(
@@ -70,6 +73,7 @@ def _sharing(
     lives: Mapping[str, Slot],
     aliases: Mapping[str, str],
     overlaps: Mapping[str, Mapping[str, int]],
+    alignment: int,
 ) -> dict[tuple[str, str], int]:
     """Return the distance of every (output, operand) that may share: the operand dies where the output begins.
 
@@ -84,11 +88,13 @@ def _sharing(
             if not {root, node.output} <= lives.keys() or root in stay:
                 continue
             if lives[root].last == lives[node.output].first:
-                found[node.output, root] = max(distance, found.get((node.output, root), distance))
+                rounded = -(-distance // alignment) * alignment
+                found[node.output, root] = max(rounded, found.get((node.output, root), rounded))
     return found
 
 
-def _aliases(graph: Graph, known: Mapping[str, str]) -> dict[str, str]:
+def all_aliases(graph: Graph, known: Mapping[str, str]) -> dict[str, str]:
+    """Return every tensor that is another's bytes, the known ones and reshapes: to the buffer's or constant's name."""
     aliases: dict[str, str] = {}
     for node in graph.nodes:
         if isinstance(node.op, Reshape) or node.output in known:
@@ -122,10 +128,6 @@ def _lives(graph: Graph, aliases: Mapping[str, str], scratch: Mapping[str, int],
     for port in graph.outputs:
         touch(port.name, end)
     return lives
-
-
-def _peak(slots: Mapping[str, Slot]) -> int:
-    return max((s.offset + s.size for s in slots.values()), default=0)
 
 
 def _bound(lives: Mapping[str, Slot], steps: int) -> int:
