@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from bitship.graph import Graph
 from bitship.graph.ops import Reshape
-from bitship.passes.exact import place_exactly
+from bitship.passes.exact import place_exactly, place_first_fit
 from bitship.passes.place import Slot
 
 ALIGNMENT = 16
@@ -49,6 +49,7 @@ def plan(
     aliases: Mapping[str, str] | None = None,
     overlaps: Mapping[str, Mapping[str, int]] | None = None,
     held: Mapping[str, Slot] | None = None,
+    exact: bool = True,
 ) -> Plan:
     """Place every tensor that is not a constant, and the scratch memory of nodes.
 
@@ -57,13 +58,14 @@ def plan(
     overlaps  by node (its output's name), by operand: how many bytes the operand must start behind the output for the
               two to share memory, should the operand be dead after the node (``Call.overlap``)
     held      buffers whose size or life is not what the graph says, or that it does not have; offsets do not matter
+    exact     look for the placement of the least peak; else first fit, in milliseconds
 
     Deterministic.
     """
     aliases = all_aliases(graph, aliases or {})
     lives = _lives(graph, aliases, scratch or {}, alignment) | dict(held or {})
     sharing = _sharing(graph, lives, aliases, overlaps or {}, alignment)
-    found = place_exactly(lives, sharing, alignment)
+    found = (place_exactly if exact else place_first_fit)(lives, sharing, alignment)
     slots = {name: replace(life, offset=found.offsets[name]) for name, life in lives.items()}
     return Plan(slots, aliases, found.peak, _bound(lives, len(graph.nodes) + 2), found.optimal)
 
