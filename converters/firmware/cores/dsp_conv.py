@@ -4,7 +4,7 @@ import numpy as np
 
 from bitship.converters.firmware.cores.epilogues import Epilogue, Form, fit, raw
 from bitship.graph import DType, Graph, Node
-from bitship.graph.base import Array, Interval, Ints
+from bitship.graph.base import Array, Interval, Ints, TensorType
 from bitship.graph.calls import Call, Packed
 from bitship.graph.calls.overlap import Walk, window_distance
 from bitship.graph.calls.structs import CValue, rescale, struct
@@ -54,11 +54,40 @@ def pack(w: Ints, bias: Ints, zero_point: int, form: Epilogue) -> Packed:
     return Packed(np.concatenate(parts, 1).tobytes())
 
 
-def _call(op: Conv2D | FullyConnected, node: Node, geometry: dict[str, int], w: Ints, bias: Ints) -> Call:
-    """Return the call for [O, KH, KW, C] weights."""
-    o, kh, kw, c = w.shape
-    form = epilogue(op.requant, w.reshape(o, -1), bias, op.input_zero_point)
-    ordered = _ordered(w, geometry["dilation_w"] != 1)
+def geometry(op: Conv2D | DepthwiseConv2D, x: TensorType, out: TensorType) -> dict[str, int]:
+    """Return the fields of a window op that do not depend on its weights."""
+    return {
+        "batch": x.shape[0],
+        "in_h": x.shape[1],
+        "in_w": x.shape[2],
+        "out_h": out.shape[1],
+        "out_w": out.shape[2],
+        "stride_h": op.stride[0],
+        "stride_w": op.stride[1],
+        "dilation_h": op.dilation[0],
+        "dilation_w": op.dilation[1],
+        "pad_top": op.padding[0],
+        "pad_left": op.padding[2],
+    }
+
+
+def call(
+    function: str,
+    node: Node,
+    geometry: dict[str, int],
+    shape: tuple[int, int, int, int],
+    packed: Packed,
+    form: Epilogue,
+    scratch_bytes: int,
+    lag: int,
+) -> Call:
+    """Return the call of a window kernel.
+
+    shape  (O, KH, KW, C)
+    """
+    op = node.op
+    assert isinstance(op, Conv2D | DepthwiseConv2D | FullyConnected)
+    o, kh, kw, c = shape
     fields: dict[str, CValue] = {
         **geometry,
         "in_c": c,
@@ -72,15 +101,27 @@ def _call(op: Conv2D | FullyConnected, node: Node, geometry: dict[str, int], w: 
     item = op.requant.dtype.itemsize if op.requant else 4
     rows = Walk(geometry["in_h"], geometry["out_h"], geometry["stride_h"], geometry["pad_top"])
     columns = Walk(geometry["in_w"], geometry["out_w"], geometry["stride_w"], geometry["pad_left"])
-    pixels = geometry["batch"] * geometry["out_h"] * geometry["out_w"]
     return Call(
-        "bitship_dsp_conv2d",
+        f"bitship_{function}",
         struct("dsp_conv2d", **fields),
-        (node.inputs[0], pack(ordered, bias, op.input_zero_point, form)),
+        (node.inputs[0], packed),
         node.output,
-        scratch_bytes=ordered.shape[1] * 2 * (PIXELS if pixels > 2 else 1),
-        overlap=(window_distance(geometry["batch"], rows, columns, c, o * item, lag=0), None),
+        scratch_bytes=scratch_bytes,
+        overlap=(window_distance(geometry["batch"], rows, columns, c, o * item, lag), None),
     )
+
+
+def dense(
+    op: Conv2D | DepthwiseConv2D | FullyConnected, node: Node, geometry: dict[str, int], w: Ints, bias: Ints
+) -> Call:
+    """Return the call of a convolution with [O, KH, KW, C] weights."""
+    form = epilogue(op.requant, w.reshape(len(w), -1), bias, op.input_zero_point)
+    ordered = _ordered(w, geometry["dilation_w"] != 1)
+    packed = pack(ordered, bias, op.input_zero_point, form)
+    pixels = geometry["batch"] * geometry["out_h"] * geometry["out_w"]
+    scratch = ordered.shape[1] * 2 * (PIXELS if pixels > 2 else 1)
+    o, kh, kw, c = w.shape
+    return call("dsp_conv2d", node, geometry, (o, kh, kw, c), packed, form, scratch, lag=0)
 
 
 def conv2d(graph: Graph, node: Node) -> Call | None:
@@ -90,16 +131,8 @@ def conv2d(graph: Graph, node: Node) -> Call | None:
     found = constants(graph, node, op)
     if found is None or op.groups != 1:
         return None
-    x, out = graph.types[node.inputs[0]].shape, graph.types[node.output].shape
-    geometry = {"batch": x[0], "in_h": x[1], "in_w": x[2], "out_h": out[1], "out_w": out[2]}
-    geometry |= {
-        "stride_h": op.stride[0],
-        "stride_w": op.stride[1],
-        "pad_top": op.padding[0],
-        "pad_left": op.padding[2],
-    }
-    geometry |= {"dilation_h": op.dilation[0], "dilation_w": op.dilation[1]}
-    return _call(op, node, geometry, *found)
+    size = geometry(op, graph.types[node.inputs[0]], graph.types[node.output])
+    return dense(op, node, size, *found)
 
 
 def fully_connected(graph: Graph, node: Node) -> Call | None:
@@ -110,6 +143,6 @@ def fully_connected(graph: Graph, node: Node) -> Call | None:
     if found is None:
         return None
     rows, depth = graph.types[node.inputs[0]].shape
-    geometry = {"batch": 1, "in_h": 1, "in_w": rows, "out_h": 1, "out_w": rows, "stride_h": 1, "stride_w": 1}
-    geometry |= {"pad_top": 0, "pad_left": 0, "dilation_h": 1, "dilation_w": 1}
-    return _call(op, node, geometry, found[0].reshape(-1, 1, 1, depth), found[1])
+    size = {"batch": 1, "in_h": 1, "in_w": rows, "out_h": 1, "out_w": rows, "stride_h": 1, "stride_w": 1}
+    size |= {"pad_top": 0, "pad_left": 0, "dilation_h": 1, "dilation_w": 1}
+    return dense(op, node, size, found[0].reshape(-1, 1, 1, depth), found[1])

@@ -354,6 +354,10 @@ struct bitship_dsp_conv2d {
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                        void *scratch, int32_t scratch_bytes, void *out);
 
+/* Multiplier 1: out_c is in_c, at least 4; at most 81 taps. scratch: in_c bytes, a row of zero points. */
+int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
+                                 void *scratch, int32_t scratch_bytes, void *out);
+
 /* The host's library alone: convolutions whose weights are packed once for this processor's instructions, the
  * same bits. A level is 0 (none), 1 (AVX2) or 2 (AVX512-VNNI too); any up to bitship_host_level() may be
  * asked for. packed_bytes is 0 where a layer has no packed form. Packed weights are private to one library
