@@ -25,7 +25,8 @@ enum bitship_error {
     BITSHIP_OK = 0,
     BITSHIP_ERROR_ARGUMENT = -1,    /* a null pointer, an extent below 1, a parameter outside its range */
     BITSHIP_ERROR_UNSUPPORTED = -2, /* a combination of dtypes this kernel does not have */
-    BITSHIP_ERROR_SCRATCH = -3      /* scratch is smaller than the op's scratch_bytes */
+    BITSHIP_ERROR_SCRATCH = -3,     /* scratch is smaller than the op's scratch_bytes */
+    BITSHIP_ERROR_CANARY = -4       /* a debug build of a package: bytes beside the arena were written */
 };
 
 enum bitship_dtype {
