@@ -17,20 +17,7 @@
 #define CHUNK 16
 #define MOST_TAPS 81
 
-/* `count` pixels of the row, [weights, end) of their channels; the assembler reads these fields by their
- * place. */
-struct run {
-    uintptr_t x;
-    const void *weights;
-    const void *end;
-    void *out;
-    const ptrdiff_t *taps;
-    int32_t pairs;
-    int32_t count;
-    int32_t step; /* from behind a pixel's last channel to the next pixel's first */
-};
-
-typedef void depthwise_dot(const struct run *run);
+typedef void depthwise_dot(const struct bitship_dsp_row *run);
 
 #if BITSHIP_DSP_ASM
 
@@ -149,21 +136,21 @@ typedef void depthwise_dot(const struct run *run);
         form("r9", "r5", "r6", "r7") "ldm r1!, {r2-r7}\n\t" form("r10", "r2", "r3", "r4")                    \
             form("r11", "r5", "r6", "r7")
 
-__attribute__((naked)) static void run_floor(const struct run *run __attribute__((unused))) {
+__attribute__((naked)) static void run_floor(const struct bitship_dsp_row *run __attribute__((unused))) {
     __asm__ volatile(DEPTHWISE(FOUR(FLOOR)));
 }
-__attribute__((naked)) static void run_double(const struct run *run __attribute__((unused))) {
+__attribute__((naked)) static void run_double(const struct bitship_dsp_row *run __attribute__((unused))) {
     __asm__ volatile(DEPTHWISE(FOUR(DOUBLE)));
 }
-__attribute__((naked)) static void run_raw(const struct run *run __attribute__((unused))) {
+__attribute__((naked)) static void run_raw(const struct bitship_dsp_row *run __attribute__((unused))) {
     __asm__ volatile(DEPTHWISE("stm lr!, {r8-r11}\n\t"));
 }
 
 #else
 
 /* Four channels of a pixel; returns what follows their packed weights. */
-static inline const uint8_t *group(const struct run *run, uintptr_t x, const uint8_t *w, int32_t epilogue,
-                                   uint8_t *out) {
+static inline const uint8_t *group(const struct bitship_dsp_row *run, uintptr_t x, const uint8_t *w,
+                                   int32_t epilogue, uint8_t *out) {
     int32_t acc[GROUP], factors[3];
     memcpy(acc, w, sizeof acc);
     w += sizeof acc;
@@ -194,7 +181,7 @@ static inline const uint8_t *group(const struct run *run, uintptr_t x, const uin
     return w;
 }
 
-static inline void dot(const struct run *run, int32_t epilogue) {
+static inline void dot(const struct bitship_dsp_row *run, int32_t epilogue) {
     uintptr_t x = run->x;
     uint8_t *out = (uint8_t *)run->out;
     for (int32_t i = 0; i < run->count; i++, x += (uintptr_t)(ptrdiff_t)run->step) {
@@ -205,9 +192,9 @@ static inline void dot(const struct run *run, int32_t epilogue) {
     }
 }
 
-static void run_floor(const struct run *run) { dot(run, BITSHIP_DSP_FLOOR); }
-static void run_double(const struct run *run) { dot(run, BITSHIP_DSP_DOUBLE); }
-static void run_raw(const struct run *run) { dot(run, BITSHIP_DSP_RAW); }
+static void run_floor(const struct bitship_dsp_row *run) { dot(run, BITSHIP_DSP_FLOOR); }
+static void run_double(const struct bitship_dsp_row *run) { dot(run, BITSHIP_DSP_DOUBLE); }
+static void run_raw(const struct bitship_dsp_row *run) { dot(run, BITSHIP_DSP_RAW); }
 
 #endif
 
@@ -242,7 +229,7 @@ static void place(const struct layer *layer, const int8_t *image, int32_t top, i
 }
 
 /* One pixel's channels by way of accumulators. */
-static void pixel_raw(const struct layer *layer, struct run *run, uint8_t *out) {
+static void pixel_raw(const struct layer *layer, struct bitship_dsp_row *run, uint8_t *out) {
     int32_t acc[CHUNK];
     const struct bitship_dsp_conv2d *p = layer->p;
     const int32_t item = bitship_item_bytes(bitship_finish_dtype(p->requant));
@@ -265,8 +252,8 @@ static void pixels(const struct layer *layer, uintptr_t x, const ptrdiff_t *taps
                    uint8_t *out) {
     const struct bitship_dsp_conv2d *p = layer->p;
     const uint8_t *end = layer->weights + (ptrdiff_t)layer->whole * layer->bytes;
-    struct run run = {x,    layer->weights,    end,   out,
-                      taps, layer->filled / 2, count, (p->stride_w - 1) * p->in_c};
+    struct bitship_dsp_row run = {x,    layer->weights,    end,   out,
+                                  taps, layer->filled / 2, count, (p->stride_w - 1) * p->in_c};
     if (p->epilogue == BITSHIP_DSP_RAW) {
         pixel_raw(layer, &run, out);
         return;

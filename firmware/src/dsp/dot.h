@@ -24,6 +24,19 @@ struct bitship_dsp_run {
     int32_t quads;
 };
 
+/* `count` pixels of a row of a depthwise convolution, [weights, end) of their channels. Taps are distances
+ * from x. Read by their place too. */
+struct bitship_dsp_row {
+    uintptr_t x;
+    const void *weights;
+    const void *end;
+    void *out;
+    const ptrdiff_t *taps;
+    int32_t pairs;
+    int32_t count;
+    int32_t step; /* from behind a pixel's last channel to the next pixel's first */
+};
+
 typedef void bitship_dsp_dot(const struct bitship_dsp_run *run);
 
 /* By enum bitship_dsp_epilogue: int8 out, or int32 accumulators for RAW. */
