@@ -390,6 +390,51 @@ int bitship_host_softmax_matmul(const struct bitship_softmax_matmul *p, const in
                                 const uint8_t *exp_table, const void *packed, void *scratch,
                                 int32_t scratch_bytes, void *out);
 
+/* Kernels for Armv8.1-M's vector extension (src/mve). Parameters are proven when a program is made: these
+ * functions check nothing, and their constants are packed ahead of time.
+ *
+ * How a sum becomes an int8: by the multiplier's high half, rounded (DOUBLE) or not (SINGLE), then a rounding
+ * right shift. DOUBLE_UP leaves out what half away from zero takes below zero: qmin is at least the zero
+ * point. The general two take any shift. */
+enum bitship_mve_rounding {
+    BITSHIP_MVE_SINGLE = 0,
+    BITSHIP_MVE_DOUBLE_UP = 1,
+    BITSHIP_MVE_DOUBLE = 2,
+    BITSHIP_MVE_DOUBLE_ANY = 3,
+    BITSHIP_MVE_SINGLE_ANY = 4
+};
+
+/* As struct bitship_window, int8 to int8; in_h, out_h and pad_top may change from call to call. */
+struct bitship_mve_window {
+    int32_t batch;
+    int32_t in_h;
+    int32_t in_w;
+    int32_t in_c;
+    int32_t out_h;
+    int32_t out_w;
+    int32_t out_c;
+    int32_t kernel_h;
+    int32_t kernel_w;
+    int32_t stride_h;
+    int32_t stride_w;
+    int32_t dilation_h;
+    int32_t dilation_w;
+    int32_t pad_top;
+    int32_t pad_left;
+    int32_t input_zero_point;
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int32_t rounding; /* enum bitship_mve_rounding */
+};
+
+/* weights: pairs of channels, their 16-byte pieces alternating, zeros after the depth and the channels up to
+ * a multiple of 4; table: bias less the input zero point's share, multiplier, shift (left shift, below zero)
+ * of each.
+ */
+int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *weights,
+                       const int32_t *table, void *scratch, int32_t scratch_bytes, int8_t *out);
+
 /* cffi: end */
 
 #ifdef __cplusplus
