@@ -44,12 +44,14 @@ class Conversion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     files  every file written, relative, sorted; artifacts  the runnable ones among them, the exact one first
     tools  name to version of everything that decided the bytes
+    schedule  how the layers run, where that is not one after the other
     """
 
     files: tuple[str, ...]
     artifacts: tuple[Artifact, ...]
     footprint: Footprint
     tools: Mapping[str, str]
+    schedule: str = ""
 
 
 class Converter(Protocol):
