@@ -13,7 +13,7 @@ from bitship.targets import Memory, Target, TargetKind
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 APP = ("runner.c", "start.c", "port.c", "port.h", "sections.ld")
-HEADERS = ("include/bitship/kernels.h", "src/fixed.h", "src/lanes.h", "src/product.h", "src/window.h")
+HEADERS = ("include/bitship/kernels.h", "src/fixed.h", "src/lanes.h", "src/product.h", "src/strip.h", "src/window.h")
 ALWAYS = ("lanes.c", "rescale.c")
 BUILD_SECONDS = 300
 

@@ -9,6 +9,7 @@ from bitship.converters.firmware import build, emit
 from bitship.converters.firmware.cores import core_of
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
+from bitship.passes.stage import Stage
 from bitship.targets import Target, TargetKind
 from bitship.version import VERSION
 
@@ -17,7 +18,13 @@ EXACT = "firmware"
 
 
 class FirmwareConverter:
-    """Lowers a graph to C for a microcontroller, or for the machine it runs on."""
+    """Lowers a graph to C for a microcontroller, or for the machine it runs on.
+
+    stage  how the first nodes run by tiles; None: every node whole
+    """
+
+    def __init__(self, stage: Stage | None = None) -> None:
+        self._stage = stage
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write sources, build the image (or shared library) and measure it.
@@ -27,7 +34,7 @@ class FirmwareConverter:
         """
         verify(graph)
         image = target.kind is TargetKind.MCU
-        program = emit.lower_graph(graph, core_of(target))
+        program = emit.lower_graph(graph, core_of(target), self._stage)
         build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
         recipe = build.recipe(target, program.functions, bool(program.weights))
         texts = _texts(program, target, recipe)

@@ -1,100 +1,14 @@
-"""A graph as C text: parameter structs, one call per kernel, weights as one binary file."""
+"""A program as C text: parameter structs, one call per kernel, weights as one binary file."""
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
-from bitship.converters.firmware.cores import Core, lower_for
-from bitship.graph import Graph, Node
-from bitship.graph.base import as_bytes
-from bitship.graph.calls import Call, CArray, CStruct, CValue, Operand, Packed
-from bitship.graph.ops import Reshape
-from bitship.passes.plan import ALIGNMENT, Plan, plan, scratch_name
+from bitship.converters.firmware.ctext import Constants, comment, node_lines, where
+from bitship.converters.firmware.program import Program, lower_graph
+from bitship.converters.firmware.stage_text import READ, stage_function
+from bitship.passes.plan import ALIGNMENT
 from bitship.version import VERSION
 
-
-@dataclass(frozen=True)
-class Program:
-    """A graph lowered to kernel calls in a planned arena, its constants laid out.
-
-    calls    (node, its calls) in execution order; a reshape has none, it is its operand's bytes
-    weights  all constants that calls or outputs read, each aligned; offsets  where each begins
-    """
-
-    graph: Graph
-    calls: tuple[tuple[Node, tuple[Call, ...]], ...]
-    plan: Plan
-    weights: bytes
-    offsets: dict[Operand, int]
-
-    @property
-    def functions(self) -> list[str]:
-        """Kernels the calls use, sorted."""
-        return sorted({call.function for _, calls in self.calls for call in calls})
-
-
-def lower_graph(graph: Graph, core: Core) -> Program:
-    """Lower every node for a core, plan the arena and lay out the constants in order of first use."""
-    calls = tuple((n, () if isinstance(n.op, Reshape) else lower_for(core, graph, n)) for n in graph.nodes)
-    scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in calls}
-    found = plan(graph, scratch)
-    weights, offsets = bytearray(), dict[Operand, int]()
-    used: list[Operand] = [
-        found.root(o) if isinstance(o, str) else o for _, cs in calls for c in cs for o in c.operands
-    ]
-    for operand in dict.fromkeys([*used, *(found.root(p.name) for p in graph.outputs)]):
-        if isinstance(operand, Packed) or operand in graph.constants:
-            weights += bytes(-len(weights) % ALIGNMENT)
-            offsets[operand] = len(weights)
-            weights += operand.data if isinstance(operand, Packed) else as_bytes(graph.constants[operand])
-    return Program(graph, calls, found, bytes(weights), offsets)
-
-
-@dataclass
-class _Constants:
-    """Static constants of model.c, each distinct value once."""
-
-    lines: list[str] = field(default_factory=list)
-    names: dict[CArray | CStruct, str] = field(default_factory=dict)
-
-    def name(self, value: CArray | CStruct) -> str:
-        """Return the identifier of a constant, declaring it the first time."""
-        if value in self.names:
-            return self.names[value]
-        if isinstance(value, CArray):
-            kind, prefix, suffix = value.ctype, "table", f"[{len(value.values)}]"
-            body = _wrap([_integer(v) for v in value.values])
-        else:
-            kind, prefix, suffix = f"struct bitship_{value.name}", value.name, ""
-            body = ",\n    ".join(f".{name} = {self.text(v)}" for name, v in value.fields if v not in (None, 0))
-        name = f"{prefix}_{len(self.names)}"
-        self.names[value] = name
-        self.lines.append(f"static const {kind} {name}{suffix} = {{\n    {body}}};")
-        return name
-
-    def text(self, value: CValue) -> str:
-        """Return a field's initializer."""
-        if isinstance(value, CArray):
-            return self.name(value)
-        if isinstance(value, CStruct):
-            return f"&{self.name(value)}"
-        if isinstance(value, tuple):
-            return f"{{{', '.join(_integer(v) for v in value)}}}"
-        return "0" if value is None else _integer(value)
-
-
-def _integer(value: int) -> str:
-    return "(-2147483647 - 1)" if value == -(1 << 31) else str(value)
-
-
-def _wrap(items: list[str]) -> str:
-    lines = [", ".join(items[i : i + 16]) for i in range(0, len(items), 16)]
-    return (",\n    ").join(lines)
-
-
-def _comment(text: str) -> str:
-    """A tensor's name fit for a C comment."""
-    return re.sub(r"[^A-Za-z0-9_.:;#/\[\]-]", "_", text).replace("/*", "/_")[:60]
+GUARD = 64
 
 
 def _banner(p: Program) -> str:
@@ -102,14 +16,18 @@ def _banner(p: Program) -> str:
 
 
 def header(p: Program) -> str:
-    """Return model.h: sizes, digest and the five functions."""
-    g = p.graph
+    """Return model.h: sizes, digest and the functions."""
+    g, streamed = p.graph, p.streamed
+    run = _RUN_STREAMED if streamed else "/* 0, or a negative enum bitship_error. */\nint model_run(void);\n"
+    fill = "Call model_run_rows, which asks for the image by rows," if streamed else "Fill every input, call model_run,"
     sizes = [f"#define MODEL_INPUT_{i}_BYTES {port.type.nbytes}" for i, port in enumerate(g.inputs)]
     sizes += [f"#define MODEL_OUTPUT_{i}_BYTES {port.type.nbytes}" for i, port in enumerate(g.outputs)]
-    ports = [f" *   input {i}: {port.type} {_comment(port.name)}" for i, port in enumerate(g.inputs)]
-    ports += [f" *   output {i}: {port.type} {_comment(port.name)}" for i, port in enumerate(g.outputs)]
+    if streamed:
+        sizes.append(f"#define MODEL_INPUT_0_ROW_BYTES {g.inputs[0].type.nbytes // g.inputs[0].type.shape[1]}")
+    ports = [f" *   input {i}: {port.type} {comment(port.name)}" for i, port in enumerate(g.inputs)]
+    ports += [f" *   output {i}: {port.type} {comment(port.name)}" for i, port in enumerate(g.outputs)]
     return f"""{_banner(p)}/*
- * Fill every input, call model_run, read the outputs. Tensors are dense, row-major, little endian. A run may
+ * {fill} read the outputs. Tensors are dense, row-major, little endian. A run may
  * overwrite the inputs: fill them again before the next one. Static memory: one run at a time.
 {chr(10).join(ports)}
  */
@@ -123,12 +41,14 @@ def header(p: Program) -> str:
 #define MODEL_OUTPUTS {len(g.outputs)}
 #define MODEL_ARENA_BYTES {max(p.plan.peak, ALIGNMENT)}
 #define MODEL_WEIGHTS_BYTES {len(p.weights)}
+#define MODEL_STREAMED {int(streamed)}
 {chr(10).join(sizes)}
 
 extern const char model_digest[65];
 
-/* 0, or a negative enum bitship_error. */
-int model_run(void);
+{run}
+/* The arena, MODEL_ARENA_BYTES. */
+uint8_t *model_arena(void);
 
 /* Where input or output i lies; a null pointer and 0 bytes when there is none of that number. */
 void *model_input(int i);
@@ -140,39 +60,96 @@ int32_t model_output_bytes(int i);
 """
 
 
+_RUN_STREAMED = """/* Writes rows [first, first + rows) of the image to `to`; 0, or what model_run_rows is to return.
+ * Rows are asked for in order, each once; the last ones are left out where nothing reads them. The image
+ * itself lies nowhere: model_input gives a null pointer. */
+typedef int (*model_read_rows)(void *context, int32_t first, int32_t rows, void *to);
+
+/* 0, a negative enum bitship_error, or what `read` returned. */
+int model_run_rows(model_read_rows read, void *context);
+"""
+
+_GUARDS = f"""#if defined(MODEL_CANARIES) /* debug builds: known bytes around the arena, looked at after every call */
+#define GUARD {GUARD}
+#else
+#define GUARD 0
+#endif
+
+static uint8_t memory[GUARD + MODEL_ARENA_BYTES + GUARD] ARENA;
+#define arena (memory + GUARD)
+
+#if defined(MODEL_CANARIES)
+static void guard(void) {{
+    for (int32_t i = 0; i < GUARD; i++) {{
+        memory[i] = memory[GUARD + MODEL_ARENA_BYTES + i] = (uint8_t)(0xA5 ^ i);
+    }}
+}}
+
+static int intact(void) {{
+    for (int32_t i = 0; i < GUARD; i++) {{
+        if (memory[i] != (uint8_t)(0xA5 ^ i) || memory[GUARD + MODEL_ARENA_BYTES + i] != (uint8_t)(0xA5 ^ i)) {{
+            return 0;
+        }}
+    }}
+    return 1;
+}}
+#else
+#define guard() (void)0
+#define intact() 1
+#endif
+
+#define TRY(call)                                            \\
+    do {{                                                     \\
+        error = (call);                                      \\
+        if (error == BITSHIP_OK && !intact()) {{              \\
+            error = BITSHIP_ERROR_CANARY;                    \\
+        }}                                                    \\
+        if (error != BITSHIP_OK) {{                           \\
+            return error;                                    \\
+        }}                                                    \\
+    }} while (0)
+"""
+
+
 def source(p: Program) -> str:
     """Return model.c."""
-    constants = _Constants()
-    body: list[str] = []
-    for node, calls in p.calls:
-        body += _node(p, node, calls, constants)
+    constants = Constants()
+    stage = stage_function(p, p.stage, constants) + "\n" if p.stage else ""
+    body = []
+    if p.stage:
+        body = [f"    TRY(run_stage({'read, context' if p.streamed else ''}));"]
+    for node, calls in p.calls[p.stage.stage.nodes if p.stage else 0 :]:
+        body += node_lines(p, node, calls, constants)
     weights = "extern const uint8_t model_weights[];\n" if p.weights else ""
+    strips = '#include "strip.h"\n' if p.stage else ""
     declared = "\n".join(constants.lines)
+    run = f"model_run_rows({READ})" if p.streamed else "model_run(void)"
     return f"""{_banner(p)}#include "model.h"
 
 #include "bitship/kernels.h"
-
+{strips}
 #include <stddef.h>
 
-#if defined(__arm__)
+#if defined(__ELF__) && !defined(__linux__)
 #define ARENA __attribute__((aligned({ALIGNMENT}), section(".arena")))
 #else
 #define ARENA __attribute__((aligned({ALIGNMENT})))
 #endif
 
-{weights}static uint8_t arena[MODEL_ARENA_BYTES] ARENA;
-
+{weights}{_GUARDS}
 const char model_digest[65] = MODEL_DIGEST;
 
 {declared}
 
-int model_run(void) {{
+{stage}int {run} {{
     int error = BITSHIP_OK;
-    (void)arena;
+    guard();
 
 {chr(10).join(body)}
     return error;
 }}
+
+uint8_t *model_arena(void) {{ return arena; }}
 
 {_accessors(p)}"""
 
@@ -180,8 +157,9 @@ int model_run(void) {{
 def _accessors(p: Program) -> str:
     """Return the functions that say where the inputs and outputs lie."""
     g = p.graph
-    inputs = [f"case {i}:\n        return {_where(p, port.name, True)};" for i, port in enumerate(g.inputs)]
-    outputs = [f"case {i}:\n        return {_where(p, port.name, False)};" for i, port in enumerate(g.outputs)]
+    ports = [] if p.streamed else g.inputs
+    inputs = [f"case {i}:\n        return {where(p, port.name, True)};" for i, port in enumerate(ports)]
+    outputs = [f"case {i}:\n        return {where(p, port.name, False)};" for i, port in enumerate(g.outputs)]
     return f"""void *model_input(int i) {{
     switch (i) {{
     {_cases(inputs)}default:
@@ -220,37 +198,6 @@ def _sizes(what: str, count: int) -> str:
     return _cases(f"case {i}:\n        return MODEL_{what}_{i}_BYTES;" for i in range(count))
 
 
-def _where(p: Program, operand: Operand, writable: bool) -> str:
-    slot = None if isinstance(operand, Packed) else p.plan.slot(operand)
-    if slot is None:
-        known = operand if isinstance(operand, Packed) else p.plan.root(operand)
-        return f"(const void *)(model_weights + {p.offsets[known]})"
-    return f"({'void' if writable else 'const void'} *)(arena + {slot.offset})"
-
-
-def _node(p: Program, node: Node, calls: tuple[Call, ...], constants: _Constants) -> list[str]:
-    g = p.graph
-    operands = ", ".join(str(g.types[i]) for i in node.inputs)
-    macs = g.node_macs(node)
-    out = f"{g.types[node.output]} {_comment(node.output)}"
-    lines = [f"    /* {node.op.name}: {operands} -> {out}{f'; {macs} MACs' if macs else ''} */"]
-    for call in calls:
-        arguments = [f"&{constants.name(call.params)}", *(_where(p, i, False) for i in call.operands)]
-        if call.scratch_bytes:
-            arguments += [
-                f"(void *)(arena + {p.plan.slots[scratch_name(node.output)].offset})",
-                str(call.scratch_bytes),
-            ]
-        arguments.append(_where(p, call.output, True))
-        lines += [
-            f"    error = {call.function}({', '.join(arguments)});",
-            "    if (error != BITSHIP_OK) {",
-            "        return error;",
-            "    }",
-        ]
-    return lines
-
-
 def weights_source(p: Program) -> str:
     """Return weights.S, which takes weights.bin into the image."""
     return f"""{_banner(p)}    .section .weights, "a"
@@ -263,3 +210,6 @@ model_weights:
     .section .note.GNU-stack, "", %progbits
 #endif
 """
+
+
+__all__ = ["Program", "header", "lower_graph", "source", "weights_source"]

@@ -13,8 +13,12 @@ from bitship.errors import PackageError
 from bitship.graph import Graph
 from bitship.graph.base import Array
 
+_RUN = "int model_run(void);"
+_RUN_ROWS = """
+typedef int (*model_read_rows)(void *context, int32_t first, int32_t rows, void *to);
+int model_run_rows(model_read_rows read, void *context);
+"""
 _API = """
-int model_run(void);
 void *model_input(int i);
 const void *model_output(int i);
 int32_t model_input_bytes(int i);
@@ -31,6 +35,8 @@ class FirmwareSession:
         self._lock = threading.Lock()
         self._ffi: Any = cffi.FFI()
         self._ffi.cdef(_API)
+        self._streamed = b"model_run_rows" in library.read_bytes()
+        self._ffi.cdef(_RUN_ROWS if self._streamed else _RUN)
         self._lib: Any = None
         with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
             copy = shutil.copy(library, folder)
@@ -48,12 +54,31 @@ class FirmwareSession:
         """Return the outputs for inputs of the graph's shapes and dtypes; GraphError otherwise."""
         self._graph.check_inputs(inputs)
         with self._lock:
-            for i, array in enumerate(inputs):
-                self._ffi.memmove(self._lib.model_input(i), np.ascontiguousarray(array), array.nbytes)
-            error = self._lib.model_run()
+            error = self._run_rows(inputs[0]) if self._streamed else self._run_whole(inputs)
             if error != 0:
                 raise PackageError(f"{self._graph.name}: model_run failed with error {error}; export it again")
             return tuple(self._output(i) for i in range(len(self._graph.outputs)))
+
+    def _run_whole(self, inputs: tuple[Array, ...]) -> int:
+        for i, array in enumerate(inputs):
+            self._ffi.memmove(self._lib.model_input(i), np.ascontiguousarray(array), array.nbytes)
+        return int(self._lib.model_run())
+
+    def _run_rows(self, image: Array) -> int:
+        """Hand over the image by rows as the library asks for them: each once, in order."""
+        rows, asked = np.ascontiguousarray(image)[0], 0
+
+        @self._ffi.callback("model_read_rows")  # type: ignore[untyped-decorator]
+        def read(_: Any, first: int, count: int, to: Any) -> int:
+            nonlocal asked
+            if first != asked or count < 1 or first + count > len(rows):
+                return -1
+            asked += count
+            part = rows[first : first + count]
+            self._ffi.memmove(to, part, part.nbytes)
+            return 0
+
+        return int(self._lib.model_run_rows(read, self._ffi.NULL))
 
     def _output(self, i: int) -> Array:
         t = self._graph.outputs[i].type

@@ -4,8 +4,9 @@
  * part. inputs   "BSIN", number of records, bytes of a record, crc; then each record: all inputs in order,
  * crc outputs  "BSOU", arena bytes, bytes of a record's outputs, digest (64 hexadecimal characters), crc;
  *            then each record: model_run's result, counter ticks (64-bit), all outputs in order, crc;
- *            then "BSND", number of records, stack bytes, crc
+ *            then "BSND", number of records, stack bytes, arena bytes that were ever written, crc
  */
+#include "bitship/kernels.h"
 #include "model.h"
 #include "port.h"
 
@@ -23,6 +24,24 @@ static uint32_t crc32(uint32_t crc, const void *data, int32_t bytes) {
         crc = (crc >> 4) ^ table[(crc ^ ((uint32_t)p[i] >> 4)) & 15u];
     }
     return ~crc;
+}
+
+#define RECORD_DAMAGED 1 /* beside model_run's results, which are 0 or negative */
+#define PATTERN 0xB175417Bu
+
+static void arena_paint(void) {
+    for (int32_t i = 0; i + 4 <= MODEL_ARENA_BYTES; i += 4) {
+        *(uint32_t *)(void *)(model_arena() + i) = PATTERN;
+    }
+}
+
+/* One past the last byte of the arena that does not hold the paint any more. */
+static int32_t arena_used(void) {
+    int32_t used = MODEL_ARENA_BYTES & ~3;
+    while (used > 0 && *(const uint32_t *)(const void *)(model_arena() + used - 4) == PATTERN) {
+        used -= 4;
+    }
+    return used;
 }
 
 /* A part of a file, with the crc of what was transferred so far. */
@@ -57,17 +76,60 @@ static void seal(struct part *p) {
     p->crc = 0;
 }
 
-/* One record: read, run, write; 0, or an exit code. */
-static int record(struct part *in, struct part *out, uint64_t overhead) {
+#if MODEL_STREAMED
+/* The image, read from the inputs file as the model asks for it; what that takes does not count. */
+struct feed {
+    struct part *in;
+    int32_t left;
+    uint64_t ticks;
+};
+
+static int feed_rows(void *context, int32_t first, int32_t rows, void *to) {
+    struct feed *feed = (struct feed *)context;
+    const uint64_t start = port_ticks();
+    (void)first;
+    get(feed->in, to, rows * MODEL_INPUT_0_ROW_BYTES);
+    feed->left -= rows * MODEL_INPUT_0_ROW_BYTES;
+    feed->ticks += port_ticks() - start;
+    return BITSHIP_OK;
+}
+
+/* Runs the model, then reads the rows it left out, so that the record's crc can be checked. */
+static int32_t run_record(struct part *in, uint64_t *ticks) {
+    struct feed feed = {in, MODEL_INPUT_0_BYTES, 0};
+    const uint64_t start = port_ticks();
+    const int32_t error = model_run_rows(feed_rows, &feed);
+    *ticks = port_ticks() - start - feed.ticks;
+    while (feed.left > 0) {
+        uint8_t rest[64];
+        const int32_t bytes = feed.left < (int32_t)sizeof rest ? feed.left : (int32_t)sizeof rest;
+        get(in, rest, bytes);
+        feed.left -= bytes;
+    }
+    return check(in) != 0 ? RECORD_DAMAGED : error;
+}
+#else
+static int32_t run_record(struct part *in, uint64_t *ticks) {
     for (int i = 0; i < MODEL_INPUTS; i++) {
         get(in, model_input(i), model_input_bytes(i));
     }
     if (check(in) != 0) {
-        return PORT_EXIT_INPUT;
+        return RECORD_DAMAGED;
     }
     const uint64_t start = port_ticks();
     const int32_t error = model_run();
-    const uint64_t ticks = port_ticks() - start;
+    *ticks = port_ticks() - start;
+    return error;
+}
+#endif
+
+/* One record: read, run, write; 0, or an exit code. */
+static int record(struct part *in, struct part *out, uint64_t overhead) {
+    uint64_t ticks = 0;
+    const int32_t error = run_record(in, &ticks);
+    if (error == RECORD_DAMAGED) {
+        return PORT_EXIT_INPUT;
+    }
     const uint64_t net = ticks > overhead ? ticks - overhead : 0;
     put(out, &error, 4);
     put(out, &net, 8);
@@ -104,10 +166,10 @@ static int run(struct part *in, struct part *out) {
             return code;
         }
     }
-    const int32_t stack = port_stack_bytes();
+    const int32_t ram[2] = {port_stack_bytes(), arena_used()};
     put(out, "BSND", 4);
     put(out, &head[1], 4);
-    put(out, &stack, 4);
+    put(out, ram, 8);
     seal(out);
     return out->failed ? PORT_EXIT_USAGE : PORT_EXIT_OK;
 }
@@ -130,6 +192,7 @@ static char *word(char **line) {
 int port_main(void) {
     char line[128], *rest = line;
     port_stack_paint();
+    arena_paint();
     if (port_command_line(line, (int32_t)sizeof line) != 0 || word(&rest) == (char *)0) {
         return PORT_EXIT_USAGE;
     }

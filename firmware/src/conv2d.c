@@ -291,25 +291,26 @@ int bitship_conv2d(const struct bitship_window *p, const void *x, const int8_t *
     int16_t *wide = patches + (ptrdiff_t)p->tile * step;
     for (int32_t b = 0; b < p->batch; b++) {
         const void *from = bitship_at(x, p->x_dtype, (ptrdiff_t)b * p->in_h * p->in_w * p->in_c);
-        for (int32_t group = 0; group < p->groups; group++) {
-            int32_t oy = 0, ox = 0;
-            for (int32_t first = 0; first < image; first += p->tile) {
-                const int32_t pixels = bitship_min(p->tile, image - first);
+        int32_t oy = 0, ox = 0;
+        for (int32_t first = 0; first < image; first += p->tile) {
+            const int32_t pixels = bitship_min(p->tile, image - first);
+            int32_t y = oy, x0 = ox;
+            for (int32_t group = 0; group < p->groups; group++) {
+                y = oy;
+                x0 = ox;
                 for (int32_t i = 0; i < p->tile; i++) {
                     /* The last tile repeats its last pixel: every patch is defined, none past `pixels` is
                      * stored. */
-                    gather(p, from, group, oy, ox, patches + (ptrdiff_t)i * step);
-                    if (i + 1 < pixels && ++ox == p->out_w) {
-                        ox = 0;
-                        oy++;
+                    gather(p, from, group, y, x0, patches + (ptrdiff_t)i * step);
+                    if (i + 1 < pixels && ++x0 == p->out_w) {
+                        x0 = 0;
+                        y++;
                     }
-                }
-                if (++ox == p->out_w) {
-                    ox = 0;
-                    oy++;
                 }
                 finish_tile(p, group, patches, pixels, w, bias, wide, (ptrdiff_t)b * image + first, out);
             }
+            ox = x0 + 1 == p->out_w ? 0 : x0 + 1;
+            oy = y + (ox == 0);
         }
     }
     return BITSHIP_OK;

@@ -35,7 +35,7 @@ static int strided(const struct bitship_strided *p, const void *x, void *out) {
     do {
         const uint8_t *from = (const uint8_t *)x + at * item;
         if (p->step[5] == 1) {
-            memcpy(to, from, (size_t)n * (size_t)item);
+            memmove(to, from, (size_t)n * (size_t)item); /* out may lie over x, see calls/sharing.py */
         } else {
             copy_apart(from, item, p->step[5], n, to);
         }
@@ -94,7 +94,7 @@ int bitship_pad(const struct bitship_pad *p, const void *x, void *out) {
         }
         if (inside) {
             fill(p->value, item, before, to);
-            memcpy(to + (ptrdiff_t)before * item, from, (size_t)n * (size_t)item);
+            memmove(to + (ptrdiff_t)before * item, from, (size_t)n * (size_t)item);
             fill(p->value, item, after, to + (ptrdiff_t)(before + n) * item);
             from += (ptrdiff_t)n * item;
         } else {

@@ -123,14 +123,14 @@ def _results(graph: Graph, rows: list[tuple[Array, ...]]) -> bytes:
     wanted = [b"".join(a.tobytes() for a in spec.run(graph, *row)) for row in rows]
     head = sealed(b"BSOU" + struct.pack("<II", 64, len(wanted[0])) + graph.digest.encode())
     records = b"".join(sealed(struct.pack("<iQ", 0, 160) + body) for body in wanted)
-    return head + records + sealed(b"BSND" + struct.pack("<II", len(rows), 512))
+    return head + records + sealed(b"BSND" + struct.pack("<III", len(rows), 512, 60))
 
 
 def test_an_honest_fake_is_understood(tmp_path: Path) -> None:
     graph, rows = CASES["clamp"]()
     result = _fake(tmp_path, f"open('out.bin', 'wb').write({_results(graph, rows)!r})").run(tmp_path, graph, rows)
     assert_same(result.outputs, graph, rows)
-    assert (result.instructions, result.stack_bytes, result.arena_bytes) == (None, 512, 64)
+    assert (result.instructions, result.stack_bytes, result.arena_bytes, result.arena_used) == (None, 512, 64, 60)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ enum bitship_error {
     BITSHIP_OK = 0,
     BITSHIP_ERROR_ARGUMENT = -1,    /* a null pointer, an extent below 1, a parameter outside its range */
     BITSHIP_ERROR_UNSUPPORTED = -2, /* a combination of dtypes this kernel does not have */
-    BITSHIP_ERROR_SCRATCH = -3      /* scratch is smaller than the op's scratch_bytes */
+    BITSHIP_ERROR_SCRATCH = -3,     /* scratch is smaller than the op's scratch_bytes */
+    BITSHIP_ERROR_CANARY = -4       /* a debug build of a package: bytes beside the arena were written */
 };
 
 enum bitship_dtype {
@@ -321,6 +322,42 @@ struct bitship_shift_exp {
 };
 int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t *out);
 int bitship_shiftgelu(const struct bitship_shift_exp *p, const int8_t *x, void *out);
+
+/* Kernels for Arm's DSP extension. Parameters are checked when they are made, not at run time; weights are
+ * packed ahead of time, per channel: bias, int8 weights, and unless the epilogue is RAW multiplier m, offset
+ * c and shift s. FLOOR and DOUBLE give int8: clamp((c + (acc * m >> 32)) >> s), and gemmlowp's rounding,
+ * which needs the sign too: clamp((c + (acc < 0 ? -1 : 0) + ((2 * acc * m + 2^31) >> 32)) >> s). RAW leaves
+ * int32 to `requant` (NULL: as it is).
+ */
+enum bitship_dsp_epilogue { BITSHIP_DSP_FLOOR = 0, BITSHIP_DSP_DOUBLE = 1, BITSHIP_DSP_RAW = 2 };
+
+/* x [N, H, W, C] int8; out [N, OH, OW, O]. scratch: patches of four pixels, or one. */
+struct bitship_dsp_conv2d {
+    int32_t batch;
+    int32_t in_h;
+    int32_t in_w;
+    int32_t in_c;
+    int32_t out_h;
+    int32_t out_w;
+    int32_t out_c;
+    int32_t kernel_h;
+    int32_t kernel_w;
+    int32_t stride_h;
+    int32_t stride_w;
+    int32_t dilation_h;
+    int32_t dilation_w;
+    int32_t pad_top;
+    int32_t pad_left;
+    int32_t input_zero_point; /* what the padding reads; the bias takes it off */
+    int32_t epilogue;         /* enum bitship_dsp_epilogue */
+    const struct bitship_rescale *requant;
+};
+int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
+                       void *scratch, int32_t scratch_bytes, void *out);
+
+/* Multiplier 1: out_c is in_c, at least 4; at most 81 taps. scratch: in_c bytes, a row of zero points. */
+int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
+                                 void *scratch, int32_t scratch_bytes, void *out);
 
 /* The host's library alone: convolutions whose weights are packed once for this processor's instructions, the
  * same bits. A level is 0 (none), 1 (AVX2) or 2 (AVX512-VNNI too); any up to bitship_host_level() may be

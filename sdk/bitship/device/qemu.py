@@ -35,13 +35,15 @@ class QemuResult:
 
     outputs       one tuple of arrays per input record
     instructions  executed by model_run, per record; None on a board without a usable counter
-    stack_bytes   most stack in use at once; arena_bytes  the image's tensor memory
+    stack_bytes   most stack in use at once
+    arena_bytes   the image's tensor memory; arena_used  as much of it, from its start, as was ever written
     """
 
     outputs: list[tuple[Array, ...]]
     instructions: tuple[int, ...] | None
     stack_bytes: int
     arena_bytes: int
+    arena_used: int
 
 
 @dataclass
@@ -84,11 +86,11 @@ def encode_inputs(rows: Sequence[tuple[Array, ...]], record_bytes: int) -> bytes
     return b"".join(parts)
 
 
-Decoded = tuple[list[tuple[Array, ...]], list[int], int, int]
+Decoded = tuple[list[tuple[Array, ...]], list[int], int, int, int]
 
 
 def decode_outputs(data: bytes, graph: Graph, count: int, where: str) -> Decoded:
-    """Return (outputs, ticks, stack bytes, arena bytes) from the runner's file; DeviceError when it is wrong."""
+    """Return (outputs, ticks, stack, arena, used arena: bytes) from the runner's file; DeviceError when it is wrong."""
     reader = _Reader(data, where)
     types = [p.type for p in graph.outputs]
     nbytes = sum(t.nbytes for t in types)
@@ -107,11 +109,11 @@ def decode_outputs(data: bytes, graph: Graph, count: int, where: str) -> Decoded
             raise DeviceError(f"{where}: record {i}: a kernel refused with error {error}")
         outputs.append(_split(body, types))
         ticks.append(tick)
-    magic, (records, stack) = reader.take(4), reader.words(2)
+    magic, (records, stack, used) = reader.take(4), reader.words(3)
     reader.seal("the end of the results")
     if magic != b"BSND" or records != count or reader.at != len(data):
         raise DeviceError(f"{where}: {records} records came back, {count} were sent; run it again")
-    return outputs, ticks, stack, arena
+    return outputs, ticks, stack, arena, used
 
 
 def _split(body: bytes, types: Sequence[TensorType]) -> tuple[Array, ...]:
@@ -161,12 +163,12 @@ class QemuDevice:
                 data = (folder / _OUTPUTS).read_bytes()
             except OSError:
                 raise DeviceError(f"{self.name}: {image.name} ended without results; export it again") from None
-        outputs, ticks, stack, arena = decode_outputs(data, graph, len(rows), f"{self.name}: {image.name}")
+        outputs, ticks, stack, arena, used = decode_outputs(data, graph, len(rows), f"{self.name}: {image.name}")
         counter = self._emulator.counter
         counts = None
         if counter is not None:
             counts = tuple(round(t * counter.numerator / counter.denominator) for t in ticks)
-        return QemuResult(outputs, counts, stack, arena)
+        return QemuResult(outputs, counts, stack, arena, used)
 
     def _program(self) -> str:
         program = shutil.which(self._emulator.program)
@@ -219,10 +221,13 @@ class _QemuSession:
         return self.device.run(self.image, self.graph, rows).outputs
 
     def measure(self, row: tuple[Array, ...], runs: int, warmup: int) -> tuple[Samples, ...]:
-        """Instructions of every run, and the stack. The counts do not depend on this machine."""
+        """Instructions of every run, which do not depend on this machine; the stack and the arena that were used."""
         found = self.device.run(self.image, self.graph, [row] * (warmup + runs))
-        stack = Samples("stack", "B", FigureKind.SIMULATED, (float(found.stack_bytes),))
+        ram = (
+            Samples("stack", "B", FigureKind.SIMULATED, (float(found.stack_bytes),)),
+            Samples("arena", "B", FigureKind.SIMULATED, (float(found.arena_used),)),
+        )
         if found.instructions is None:
-            return (stack,)
+            return ram
         counts = tuple(float(n) for n in found.instructions[warmup:])
-        return (Samples("instructions", "instructions", FigureKind.SIMULATED, counts), stack)
+        return (Samples("instructions", "instructions", FigureKind.SIMULATED, counts), *ram)

@@ -88,7 +88,7 @@ def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[s
     operand = f"packed for {call.output}"
     constants[operand] = packed
     kept = call.tensors[:1] if whole else call.tensors
-    return replace(call, function=function, operands=(*kept, operand), scratch_bytes=scratch)
+    return replace(call, function=function, operands=(*kept, operand), scratch_bytes=scratch, overlap=())
 
 
 def _aligned(size: int) -> Array:

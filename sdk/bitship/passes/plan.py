@@ -1,30 +1,14 @@
 """Memory plan: one static arena, every tensor at a fixed offset, sharing bytes with tensors that are dead by then."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bitship.graph import Graph
 from bitship.graph.ops import Reshape
+from bitship.passes.exact import place_exactly, place_first_fit
+from bitship.passes.place import Slot
 
 ALIGNMENT = 16
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Bytes [offset, offset + size) of the arena, held from step ``first`` to step ``last``, both included.
-
-    Step 0 is before the first node (graph inputs are written), step i + 1 runs node i, the last step reads outputs.
-    ``size`` is rounded up to the alignment.
-    """
-
-    offset: int
-    size: int
-    first: int
-    last: int
-
-    def alive_with(self, other: "Slot") -> bool:
-        """Whether both are held at some step."""
-        return self.first <= other.last and other.first <= self.last
 
 
 @dataclass(frozen=True)
@@ -34,13 +18,15 @@ class Plan:
     slots    by buffer name: a tensor's, or ``<node>.scratch``
     aliases  tensors that are another tensor's bytes (reshape): name to the buffer's, or a constant's, name
     peak     bytes of the arena
-    bound    bytes alive at the fullest step: no plan without copies or recomputation can need less
+    bound    bytes alive at the fullest step: what a plan needs in which nothing lies over anything
+    optimal  whether it is proven that no placement of these tensors in this order needs fewer bytes
     """
 
     slots: Mapping[str, Slot]
     aliases: Mapping[str, str] = field(default_factory=dict)
     peak: int = 0
     bound: int = 0
+    optimal: bool = False
 
     def root(self, name: str) -> str:
         """Return the buffer (or the constant) that holds a tensor."""
@@ -61,24 +47,56 @@ def plan(
     scratch: Mapping[str, int] | None = None,
     alignment: int = ALIGNMENT,
     aliases: Mapping[str, str] | None = None,
+    overlaps: Mapping[str, Mapping[str, int]] | None = None,
+    held: Mapping[str, Slot] | None = None,
+    exact: bool = True,
 ) -> Plan:
     """Place every tensor that is not a constant, and the scratch memory of nodes.
 
-    scratch  bytes by node (its output's name)
-    aliases  tensors that need no memory of their own, beside reshapes: name to the tensor whose memory they share
+    scratch   bytes by node (its output's name)
+    aliases   tensors that need no memory of their own, beside reshapes: name to the tensor whose memory they share
+    overlaps  by node (its output's name), by operand: how many bytes the operand must start behind the output for the
+              two to share memory, should the operand be dead after the node (``Call.overlap``)
+    held      buffers whose size or life is not what the graph says, or that it does not have; offsets do not matter
+    exact     look for the placement of the least peak; else first fit, in milliseconds
 
-    Greedy by size: the largest buffer first, each at the lowest offset free of every buffer alive with it. A second
-    plan in order of first use is kept when it is smaller. Deterministic: ties go by first step, then name.
+    Deterministic.
     """
-    aliases = _aliases(graph, aliases or {})
-    lives = _lives(graph, aliases, scratch or {}, alignment)
-    by_size = _place(lives, sorted(lives, key=lambda n: (-lives[n].size, lives[n].first, n)))
-    by_time = _place(lives, sorted(lives, key=lambda n: (lives[n].first, -lives[n].size, n)))
-    slots = min(by_size, by_time, key=_peak)
-    return Plan(slots, aliases, _peak(slots), _bound(lives, len(graph.nodes) + 2))
+    aliases = all_aliases(graph, aliases or {})
+    lives = _lives(graph, aliases, scratch or {}, alignment) | dict(held or {})
+    sharing = _sharing(graph, lives, aliases, overlaps or {}, alignment)
+    found = (place_exactly if exact else place_first_fit)(lives, sharing, alignment)
+    slots = {name: replace(life, offset=found.offsets[name]) for name, life in lives.items()}
+    return Plan(slots, aliases, found.peak, _bound(lives, len(graph.nodes) + 2), found.optimal)
 
 
-def _aliases(graph: Graph, known: Mapping[str, str]) -> dict[str, str]:
+def _sharing(
+    graph: Graph,
+    lives: Mapping[str, Slot],
+    aliases: Mapping[str, str],
+    overlaps: Mapping[str, Mapping[str, int]],
+    alignment: int,
+) -> dict[tuple[str, str], int]:
+    """Return the distance of every (output, operand) that may share: the operand dies where the output begins.
+
+    An operand read under two names, of which one must stay, stays.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for node in graph.nodes:
+        allowed = overlaps.get(node.output, {})
+        stay = {aliases.get(i, i) for i in node.inputs if i not in allowed}
+        for operand, distance in allowed.items():
+            root = aliases.get(operand, operand)
+            if not {root, node.output} <= lives.keys() or root in stay:
+                continue
+            if lives[root].last == lives[node.output].first:
+                rounded = -(-distance // alignment) * alignment
+                found[node.output, root] = max(rounded, found.get((node.output, root), rounded))
+    return found
+
+
+def all_aliases(graph: Graph, known: Mapping[str, str]) -> dict[str, str]:
+    """Return every tensor that is another's bytes, the known ones and reshapes: to the buffer's or constant's name."""
     aliases: dict[str, str] = {}
     for node in graph.nodes:
         if isinstance(node.op, Reshape) or node.output in known:
@@ -112,22 +130,6 @@ def _lives(graph: Graph, aliases: Mapping[str, str], scratch: Mapping[str, int],
     for port in graph.outputs:
         touch(port.name, end)
     return lives
-
-
-def _place(lives: Mapping[str, Slot], order: list[str]) -> dict[str, Slot]:
-    placed: dict[str, Slot] = {}
-    for name in order:
-        life, offset = lives[name], 0
-        for other in sorted((s for s in placed.values() if s.alive_with(life)), key=lambda s: (s.offset, s.size)):
-            if offset + life.size <= other.offset:
-                break
-            offset = max(offset, other.offset + other.size)
-        placed[name] = Slot(offset, life.size, life.first, life.last)
-    return placed
-
-
-def _peak(slots: Mapping[str, Slot]) -> int:
-    return max((s.offset + s.size for s in slots.values()), default=0)
 
 
 def _bound(lives: Mapping[str, Slot], steps: int) -> int:

@@ -11,6 +11,7 @@ from bitship.errors import UnsupportedError
 from bitship.graph import ops
 from bitship.graph.base import Op, TensorType
 from bitship.graph.calls import elementwise, layout, transformer, windows
+from bitship.graph.calls.sharing import overlap
 from bitship.graph.calls.structs import (
     SMALL_TILE,
     WIDE_TILE,
@@ -73,10 +74,38 @@ def lower(graph: Graph, node: Node, tile: int) -> tuple[Call, ...]:
     try:
         if isinstance(node.op, ops.Concat):
             return layout.concat(node.op, node, types)
-        function, params, scratch = _LOWER[type(node.op)](node.op, graph.types[node.output], types, tile)
+        out = graph.types[node.output]
+        function, params, scratch = _LOWER[type(node.op)](node.op, out, types, tile)
     except UnsupportedError as e:
         raise UnsupportedError(f"{graph.name}: node '{node.output}': {e}") from None
-    return (Call(f"bitship_{function}", params, node.inputs, node.output, scratch),)
+    shared = overlap(node.op, out, types, params)
+    return (Call(f"bitship_{function}", params, node.inputs, node.output, scratch, shared),)
 
 
-__all__ = ["SMALL_TILE", "WIDE_TILE", "CArray", "CStruct", "CValue", "Call", "Operand", "Packed", "lower"]
+def operand_overlaps(calls: tuple[Call, ...]) -> dict[str, int]:
+    """Return ``Call.overlap`` by tensor for a node's calls; a node of several calls shares nothing.
+
+    A tensor that is read as two operands, one of which must stay, stays.
+    """
+    if len(calls) != 1 or not calls[0].overlap:
+        return {}
+    found: dict[str, int] = {}
+    pairs = list(zip(calls[0].operands, calls[0].overlap, strict=True))
+    for operand, distance in pairs:
+        if isinstance(operand, str) and distance is not None:
+            found[operand] = max(distance, found.get(operand, distance))
+    return {name: d for name, d in found.items() if (name, None) not in pairs}
+
+
+__all__ = [
+    "SMALL_TILE",
+    "WIDE_TILE",
+    "CArray",
+    "CStruct",
+    "CValue",
+    "Call",
+    "Operand",
+    "Packed",
+    "lower",
+    "operand_overlaps",
+]

@@ -1,0 +1,98 @@
+"""A graph lowered for a core: calls in order, a planned arena, constants laid out in flash."""
+
+from dataclasses import dataclass
+
+from bitship.converters.firmware.cores import Core, lower_for
+from bitship.converters.firmware.stage import StageProgram, lower_stage
+from bitship.graph import Graph, Node
+from bitship.graph.base import as_bytes
+from bitship.graph.calls import Call, Operand, Packed, operand_overlaps
+from bitship.graph.ops import Reshape
+from bitship.passes.order import ordered_plan
+from bitship.passes.plan import ALIGNMENT, Plan, plan
+from bitship.passes.stage import Stage
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph lowered to kernel calls in a planned arena, its constants laid out.
+
+    calls    (node, its calls) in execution order; a reshape has none, it is its operand's bytes
+    stage    how the first nodes run by tiles; None: whole
+    weights  all constants that calls or outputs read, each aligned; offsets  where each begins
+    """
+
+    graph: Graph
+    calls: tuple[tuple[Node, tuple[Call, ...]], ...]
+    plan: Plan
+    weights: bytes
+    offsets: dict[Operand, int]
+    stage: StageProgram | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the image arrives by rows."""
+        return self.stage is not None and self.stage.stage.streamed
+
+    @property
+    def functions(self) -> list[str]:
+        """Kernels the calls use, sorted."""
+        return sorted({call.function for _, calls in self.calls for call in calls})
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph's calls on one core: what every schedule of it shares."""
+
+    graph: Graph
+    core: Core
+    calls: tuple[tuple[Node, tuple[Call, ...]], ...]
+
+    def stage(self, stage: Stage) -> StageProgram:
+        """Lower a stage; UnsupportedError when the graph cannot run so."""
+        known = {n.output: (n, calls) for n, calls in self.calls}
+
+        def lower(graph: Graph, node: Node) -> tuple[Call, ...]:
+            whole, calls = known[node.output]
+            return calls if node is whole else lower_for(self.core, graph, node)
+
+        return lower_stage(self.graph, stage, lower)
+
+    def plan(self, tiled: StageProgram | None, exact: bool = True) -> tuple[tuple[Node, ...], Plan]:
+        """Return the nodes in the order they run, and the arena; without ``exact`` in the given order, by first fit."""
+        scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in self.calls}
+        whole = self.calls if tiled is None else self.calls[tiled.stage.nodes :]
+        overlaps = {n.output: operand_overlaps(cs) for n, cs in whole}
+        if exact and tiled is None:
+            ordered, found = ordered_plan(self.graph, scratch, overlaps)
+            return ordered.nodes, found
+        held = None if tiled is None else tiled.held
+        return self.graph.nodes, plan(self.graph, scratch, overlaps=overlaps, held=held, exact=exact)
+
+
+def lower_calls(graph: Graph, core: Core) -> Lowered:
+    """Lower every node; UnsupportedError for what no kernel takes."""
+    calls = tuple((n, () if isinstance(n.op, Reshape) else lower_for(core, graph, n)) for n in graph.nodes)
+    return Lowered(graph, core, calls)
+
+
+def lower_graph(graph: Graph, core: Core, stage: Stage | None = None) -> Program:
+    """Lower every node for a core, plan the arena and lay out the constants in order of first use.
+
+    stage  run the first nodes by tiles; UnsupportedError when the graph cannot
+    """
+    lowered = lower_calls(graph, core)
+    tiled = None if stage is None else lowered.stage(stage)
+    nodes, found = lowered.plan(tiled)
+    by_output = {n.output: cs for n, cs in lowered.calls}
+    calls = tuple((n, by_output[n.output]) for n in nodes)
+    weights, offsets = bytearray(), dict[Operand, int]()
+    used: list[Operand] = [
+        found.root(o) if isinstance(o, str) else o for _, cs in calls for c in cs for o in c.operands
+    ]
+    for operand in dict.fromkeys([*used, *(found.root(p.name) for p in graph.outputs)]):
+        if isinstance(operand, Packed) or operand in graph.constants:
+            weights += bytes(-len(weights) % ALIGNMENT)
+            offsets[operand] = len(weights)
+            weights += operand.data if isinstance(operand, Packed) else as_bytes(graph.constants[operand])
+    return Program(graph, calls, found, bytes(weights), offsets, tiled)
