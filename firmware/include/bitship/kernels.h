@@ -454,6 +454,8 @@ struct bitship_mve_window {
     int32_t qmin;
     int32_t qmax;
     int32_t rounding; /* enum bitship_mve_rounding */
+    int32_t
+        together; /* depthwise: pixels of a row that the stream's constants are for; 0: taps come in runs */
 };
 
 /* weights: pairs of channels, their 16-byte pieces alternating, zeros after the depth and the channels up to
@@ -462,6 +464,10 @@ struct bitship_mve_window {
  */
 int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *weights,
                        const int32_t *table, void *scratch, int32_t scratch_bytes, int8_t *out);
+
+/* stream: the constants of every 16 channels (src/mve/depthwise.h); a tap in the padding reads scratch. */
+int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *stream,
+                                 void *scratch, int32_t scratch_bytes, int8_t *out);
 
 /* cffi: end */
 
