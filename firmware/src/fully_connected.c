@@ -10,14 +10,14 @@ static inline __attribute__((always_inline)) void dot(const void *x, int wide, i
                                                       const int32_t *bias, int32_t n, uint32_t off,
                                                       int32_t *acc) {
     for (int32_t i = 0; i < n; i += 4) {
-        const int8_t *x8 = (const int8_t *)x, *const end = x8 + depth;
-        const int16_t *x16 = (const int16_t *)x, *const end16 = x16 + depth;
+        const int8_t *x8 = (const int8_t *)x;
+        const int16_t *x16 = (const int16_t *)x;
         const int32_t i1 = bitship_min(i + 1, n - 1), i2 = bitship_min(i + 2, n - 1),
                       i3 = bitship_min(i + 3, n - 1);
         const int8_t *w0 = w + (ptrdiff_t)i * depth, *w1 = w + (ptrdiff_t)i1 * depth,
                      *w2 = w + (ptrdiff_t)i2 * depth, *w3 = w + (ptrdiff_t)i3 * depth;
         uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-        BITSHIP_UNROLL_4 while (wide ? x16 != end16 : x8 != end) {
+        BITSHIP_UNROLL_4 for (int32_t k = 0; k < depth; k++) {
             const int32_t v = wide ? *x16++ : *x8++;
             s0 += (uint32_t)(v * *w0++);
             s1 += (uint32_t)(v * *w1++);
