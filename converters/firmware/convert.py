@@ -41,16 +41,16 @@ class FirmwareConverter:
         for name, text in texts.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(out / name, text)
-        version = build.compile_package(recipe, out, target.name)
+        version, stack = build.compile_package(recipe, out, target.name, build.ENTRY if image else None)
         sections = build.section_bytes(recipe, out)
         flash, ram, code = _usage(sections)
         if image:
             build.check_memories(target, flash, ram, "image and stack")
-        write_atomic(out / PLAN, _report(program, sections, flash, ram))
+        write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
         return Conversion(
             files=tuple(sorted((*texts, PLAN, recipe.output))),
             artifacts=(Artifact(recipe.output, EXACT),),
-            footprint=Footprint(len(program.weights), program.plan.peak, code),
+            footprint=Footprint(len(program.weights), program.plan.peak, code, stack),
             tools={recipe.compiler: version, "bitship": VERSION},
         )
 
@@ -84,13 +84,15 @@ def _usage(sections: dict[str, int]) -> tuple[int, int, int]:
     return code + sections.get(".weights", 0), ram, code
 
 
-def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: int) -> bytes:
+def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: int, stack: int | None) -> bytes:
     """Return plan.json: where every tensor lies, and what the built file occupies."""
     plan = program.plan
     body = {
         "arena_bytes": plan.peak,
         "live_bytes": plan.bound,
         "optimal": plan.optimal,
+        "stack_bytes": stack,
+        "schedule": None if program.stage is None else program.stage.stage,
         "weights_bytes": len(program.weights),
         "flash_bytes": flash,
         "ram_bytes": ram,

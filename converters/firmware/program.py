@@ -45,27 +45,54 @@ class Program:
         return sorted({call.function for _, calls in self.calls for call in calls})
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """A graph's calls on one core, after ``simplify``: what every schedule of it shares."""
+
+    graph: Graph
+    core: Core
+    calls: tuple[tuple[Node, tuple[Call, ...]], ...]
+
+    def stage(self, stage: Stage) -> StageProgram:
+        """Lower a stage; UnsupportedError when the graph cannot run so."""
+        known = {n.output: (n, calls) for n, calls in self.calls}
+
+        def lower(graph: Graph, node: Node) -> tuple[Call, ...]:
+            whole, calls = known[node.output]
+            return calls if node is whole else lower_for(self.core, graph, node)
+
+        return lower_stage(self.graph, stage, lower)
+
+    def plan(self, tiled: StageProgram | None, exact: bool = True) -> tuple[tuple[Node, ...], Plan]:
+        """Return the nodes in the order they run, and the arena; without ``exact`` in the given order, by first fit."""
+        scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in self.calls}
+        whole = self.calls if tiled is None else self.calls[tiled.stage.nodes :]
+        overlaps = {n.output: operand_overlaps(cs) for n, cs in whole}
+        if exact and tiled is None:
+            ordered, found = arrange(self.graph, scratch, overlaps)
+            return ordered.nodes, found
+        held = None if tiled is None else tiled.held
+        return self.graph.nodes, plan(self.graph, scratch, overlaps=overlaps, held=held, exact=exact)
+
+
+def lower_calls(graph: Graph, core: Core) -> Lowered:
+    """Simplify the graph and lower every node; UnsupportedError for what no kernel takes."""
+    graph = simplify(graph)
+    calls = tuple((n, () if isinstance(n.op, Reshape) else lower_for(core, graph, n)) for n in graph.nodes)
+    return Lowered(graph, core, calls)
+
+
 def lower_graph(graph: Graph, core: Core, stage: Stage | None = None) -> Program:
     """Lower every node for a core, plan the arena and lay out the constants in order of first use.
 
     stage  run the first nodes, of ``simplify(graph)``, by tiles; UnsupportedError when the graph cannot
     """
-
-    def lower(graph: Graph, node: Node) -> tuple[Call, ...]:
-        return lower_for(core, graph, node)
-
-    exported, graph = graph, simplify(graph)
-    calls = tuple((n, () if isinstance(n.op, Reshape) else lower(graph, n)) for n in graph.nodes)
-    tiled = None if stage is None else lower_stage(graph, stage, lower)
-    scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in calls}
-    whole = calls if tiled is None else calls[tiled.stage.nodes :]
-    overlaps = {n.output: operand_overlaps(cs) for n, cs in whole}
-    if tiled is None:
-        ordered, found = arrange(graph, scratch, overlaps)
-        by_output = {n.output: _copies(graph, n, cs, found.views) for n, cs in calls}
-        calls = tuple((n, by_output[n.output]) for n in ordered.nodes)
-    else:
-        found = plan(graph, scratch, overlaps=overlaps, held=tiled.held)
+    exported, lowered = graph, lower_calls(graph, core)
+    graph = lowered.graph
+    tiled = None if stage is None else lowered.stage(stage)
+    nodes, found = lowered.plan(tiled)
+    by_output = {n.output: cs for n, cs in lowered.calls}
+    calls = tuple((n, _copies(graph, n, by_output[n.output], found.views)) for n in nodes)
     weights, offsets = bytearray(), dict[Operand, int]()
     used: list[Operand] = [
         found.root(o) if isinstance(o, str) else o for _, cs in calls for c in cs for o in c.operands

@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Mapping
 
+from bitship.converters.firmware.cores import dsp_conv, dsp_depthwise
 from bitship.graph import Graph, Node
 from bitship.graph.base import Op
 from bitship.graph.calls import Call
+from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected
 
-FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {}
+FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
+    Conv2D: dsp_conv.conv2d,
+    DepthwiseConv2D: dsp_depthwise.depthwise_conv2d,
+    FullyConnected: dsp_conv.fully_connected,
+}
 
 # Function without its prefix to the sources it needs, relative to firmware/src.
-FILES: dict[str, tuple[str, ...]] = {}
-HEADERS: tuple[str, ...] = ()
+FILES: dict[str, tuple[str, ...]] = {
+    "dsp_conv2d": ("dsp/conv2d.c", "dsp/dot.c", "dsp/patch.c"),
+    "dsp_depthwise_conv2d": ("dsp/depthwise.c",),
+}
+HEADERS: tuple[str, ...] = ("dsp/acle.h", "dsp/dot.h", "dsp/patch.h")

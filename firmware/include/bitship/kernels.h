@@ -336,6 +336,42 @@ struct bitship_shift_exp {
 int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t *out);
 int bitship_shiftgelu(const struct bitship_shift_exp *p, const int8_t *x, void *out);
 
+/* Kernels for Arm's DSP extension. Parameters are checked when they are made, not at run time; weights are
+ * packed ahead of time, per channel: bias, int8 weights, and unless the epilogue is RAW multiplier m, offset
+ * c and shift s. FLOOR and DOUBLE give int8: clamp((c + (acc * m >> 32)) >> s), and gemmlowp's rounding,
+ * which needs the sign too: clamp((c + (acc < 0 ? -1 : 0) + ((2 * acc * m + 2^31) >> 32)) >> s). RAW leaves
+ * int32 to `requant` (NULL: as it is).
+ */
+enum bitship_dsp_epilogue { BITSHIP_DSP_FLOOR = 0, BITSHIP_DSP_DOUBLE = 1, BITSHIP_DSP_RAW = 2 };
+
+/* x [N, H, W, C] int8; out [N, OH, OW, O]. scratch: patches of four pixels, or one. */
+struct bitship_dsp_conv2d {
+    int32_t batch;
+    int32_t in_h;
+    int32_t in_w;
+    int32_t in_c;
+    int32_t out_h;
+    int32_t out_w;
+    int32_t out_c;
+    int32_t kernel_h;
+    int32_t kernel_w;
+    int32_t stride_h;
+    int32_t stride_w;
+    int32_t dilation_h;
+    int32_t dilation_w;
+    int32_t pad_top;
+    int32_t pad_left;
+    int32_t input_zero_point; /* what the padding reads; the bias takes it off */
+    int32_t epilogue;         /* enum bitship_dsp_epilogue */
+    const struct bitship_rescale *requant;
+};
+int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
+                       void *scratch, int32_t scratch_bytes, void *out);
+
+/* Multiplier 1: out_c is in_c, at least 4; at most 81 taps. scratch: in_c bytes, a row of zero points. */
+int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
+                                 void *scratch, int32_t scratch_bytes, void *out);
+
 /* The host's library alone: convolutions whose weights are packed once for this processor's instructions, the
  * same bits. A level is 0 (none), 1 (AVX2) or 2 (AVX512-VNNI too); any up to bitship_host_level() may be
  * asked for. packed_bytes is 0 where a layer has no packed form. Packed weights are private to one library
@@ -366,6 +402,51 @@ int bitship_host_softmax_matmul_pack(int32_t level, const struct bitship_softmax
 int bitship_host_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t *x, const int8_t *v,
                                 const uint8_t *exp_table, const void *packed, void *scratch,
                                 int32_t scratch_bytes, void *out);
+
+/* Kernels for Armv8.1-M's vector extension (src/mve). Parameters are proven when a program is made: these
+ * functions check nothing, and their constants are packed ahead of time.
+ *
+ * How a sum becomes an int8: by the multiplier's high half, rounded (DOUBLE) or not (SINGLE), then a rounding
+ * right shift. DOUBLE_UP leaves out what half away from zero takes below zero: qmin is at least the zero
+ * point. The general two take any shift. */
+enum bitship_mve_rounding {
+    BITSHIP_MVE_SINGLE = 0,
+    BITSHIP_MVE_DOUBLE_UP = 1,
+    BITSHIP_MVE_DOUBLE = 2,
+    BITSHIP_MVE_DOUBLE_ANY = 3,
+    BITSHIP_MVE_SINGLE_ANY = 4
+};
+
+/* As struct bitship_window, int8 to int8; in_h, out_h and pad_top may change from call to call. */
+struct bitship_mve_window {
+    int32_t batch;
+    int32_t in_h;
+    int32_t in_w;
+    int32_t in_c;
+    int32_t out_h;
+    int32_t out_w;
+    int32_t out_c;
+    int32_t kernel_h;
+    int32_t kernel_w;
+    int32_t stride_h;
+    int32_t stride_w;
+    int32_t dilation_h;
+    int32_t dilation_w;
+    int32_t pad_top;
+    int32_t pad_left;
+    int32_t input_zero_point;
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int32_t rounding; /* enum bitship_mve_rounding */
+};
+
+/* weights: pairs of channels, their 16-byte pieces alternating, zeros after the depth and the channels up to
+ * a multiple of 4; table: bias less the input zero point's share, multiplier, shift (left shift, below zero)
+ * of each.
+ */
+int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *weights,
+                       const int32_t *table, void *scratch, int32_t scratch_bytes, int8_t *out);
 
 /* cffi: end */
 

@@ -59,6 +59,13 @@ def place_exactly(lives: Mapping[str, Slot], sharing: Sharing, alignment: int) -
     return found or Placement(offsets, peak, False)
 
 
+def place_first_fit(lives: Mapping[str, Slot], sharing: Sharing, alignment: int) -> Placement:
+    """Return first fit's offsets."""
+    offsets = place(lives, sharing, alignment)
+    peak = peak_of(lives, offsets)
+    return Placement(offsets, peak, peak <= least_bytes(lives, sharing))
+
+
 def _gaps(a: str, b: str, lives: Mapping[str, Slot], sharing: Sharing) -> Iterator[int]:
     """Yield what must lie between the starts: of a below b, of b below a."""
     for low, high in ((a, b), (b, a)):

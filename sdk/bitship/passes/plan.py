@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from bitship.graph import Graph, Node
-from bitship.passes.exact import place_exactly
+from bitship.passes.exact import place_exactly, place_first_fit
 from bitship.passes.place import Slot
 from bitship.passes.views import View, Views, reshapes, resolve
 
@@ -57,6 +57,7 @@ def plan(
     overlaps: Mapping[str, Mapping[str, int]] | None = None,
     held: Mapping[str, Slot] | None = None,
     views: Views | None = None,
+    exact: bool = True,
 ) -> Plan:
     """Place every tensor that is not a constant, and the scratch memory of nodes.
 
@@ -66,13 +67,14 @@ def plan(
               two to share memory, should the operand be dead after the node (``Call.overlap``)
     held      buffers whose size or life is not what the graph says, or that it does not have; offsets do not matter
     views     tensors that are written into, or read from, another's memory: name to where
+    exact     look for the placement of the least peak; else first fit, in milliseconds
 
     Deterministic.
     """
     known = all_views(graph, aliases or {}, views or {})
     lives = _lives(graph, known, views or {}, scratch or {}, alignment) | dict(held or {})
     sharing = _sharing(graph, lives, known, overlaps or {}, alignment)
-    found = place_exactly(lives, sharing, alignment)
+    found = (place_exactly if exact else place_first_fit)(lives, sharing, alignment)
     slots = {name: replace(life, offset=found.offsets[name]) for name, life in lives.items()}
     return Plan(slots, known, found.peak, _bound(lives, len(graph.nodes) + 2), found.optimal)
 

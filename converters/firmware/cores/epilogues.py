@@ -1,0 +1,164 @@
+"""Rescales of accumulators in the two forms that a DSP core computes in four and six instructions, proven exact here.
+
+FLOOR   ``clamp8((offset + (acc * multiplier >> 32)) >> shift)``
+DOUBLE  ``clamp8((offset - (acc < 0) + ((2 * acc * multiplier + 2^31) >> 32)) >> shift)``
+
+A rescale to int8 is a monotone step function of its accumulator. One rounding is FLOOR by itself. Gemmlowp's two
+roundings are DOUBLE. Where the zero point is -128 only accumulators above 0 matter: there the two roundings are one,
+with another constant, and FLOOR has it when some small number added to the bias makes the constant a multiple of 2^32.
+"""
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitship.graph import DType
+from bitship.graph.base import Ints
+from bitship.graph.ops import Rescale, Rounding
+
+_WORD = 1 << 32
+_FAR = 22  # a right shift whose thresholds are still computed in int64
+_REACH = 1 << 15  # how much may be added to a bias
+_LIMIT = (1 << 31) - 1
+
+
+class Form(enum.IntEnum):
+    """``enum bitship_dsp_epilogue``: RAW leaves the accumulator to the general rescale."""
+
+    FLOOR = 0
+    DOUBLE = 1
+    RAW = 2
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """A form and its numbers for every channel; ``added`` goes into the bias."""
+
+    form: Form
+    added: Ints
+    multiplier: Ints
+    offset: Ints
+    shift: Ints
+
+    def factors(self) -> Ints:
+        """Return [channels, 3] int32: multiplier, offset, shift; [channels, 0] for RAW."""
+        if self.form is Form.RAW:
+            return np.zeros((len(self.added), 0), np.int32)
+        return np.stack([self.multiplier, self.offset, self.shift], 1).astype(np.int32)
+
+    def apply(self, acc: Ints) -> Ints:
+        """Return what the kernels compute from [..., channels] accumulators that do not contain ``added`` yet."""
+        v = acc + self.added
+        if self.form is Form.FLOOR:
+            y = (self.offset + (v * self.multiplier >> 32)) >> self.shift
+        else:
+            y = (self.offset - (v < 0) + ((2 * v * self.multiplier + (1 << 31)) >> 32)) >> self.shift
+        return np.asarray(np.clip(y, -128, 127))
+
+
+def raw(channels: int) -> Epilogue:
+    """Return the form that any rescale has."""
+    zero = np.zeros(channels, np.int64)
+    return Epilogue(Form.RAW, zero, zero, zero, zero)
+
+
+def fit(requant: Rescale | None, lo: Ints, hi: Ints) -> Epilogue:
+    """Return the cheapest exact form for accumulators of every channel in [lo, hi].
+
+    requant  the op's epilogue, with one multiplier or one per channel
+    """
+    channels = len(lo)
+    if requant is None or requant.dtype is not DType.INT8 or (requant.qmin, requant.qmax) != (-128, 127):
+        return raw(channels)
+    if requant.pre_shift or not -(1 << 16) < requant.output_zero_point < 1 << 16:
+        return raw(channels)
+    for form in (_floor, _double):
+        rows = [form(requant, c, int(lo[c]), int(hi[c])) for c in range(channels)]
+        found = [row for row in rows if row is not None]
+        if len(found) == channels:
+            added, multiplier, offset, shift = np.array(found, np.int64).T
+            return Epilogue(Form.FLOOR if form is _floor else Form.DOUBLE, added, multiplier, offset, shift)
+    return raw(channels)
+
+
+_Row = tuple[int, int, int, int]  # added, multiplier, offset, shift
+
+
+def _entry(r: Rescale, channel: int) -> tuple[int, int]:
+    """Return multiplier and right shift of a channel."""
+    i = channel if r.per_channel else 0
+    return r.multiplier[i], -r.shift[i]
+
+
+def _constant(r: Rescale, channel: int, lo: int, hi: int) -> int | None:
+    """Return the only value a channel's output has, None when it has several."""
+    i = channel if r.per_channel else 0
+    one = Rescale((r.multiplier[i],), (r.shift[i],), 0, r.output_zero_point, r.rounding)
+    left = max(r.shift[i], 0)
+    if (max(abs(lo), abs(hi)) << left) > _LIMIT:
+        return None
+    first, last = (int(v) for v in one.apply(np.array([lo, hi], np.int64)))
+    return first if first == last else None
+
+
+def _floor(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
+    """FLOOR for one channel: one rounding, or two where nothing below 0 leaves -128."""
+    m, right = _entry(r, channel)
+    value = _constant(r, channel, lo, hi)
+    if value is not None:
+        return 0, 0, value, 0
+    if not 1 <= right <= _FAR:
+        return None
+    zero_point = r.output_zero_point
+    half = 1 << (30 + right)
+    if r.rounding is Rounding.SINGLE:
+        low = high = 0
+    elif zero_point > -128:
+        return None
+    else:
+        low, high = _slack(m, right, zero_point)
+    found = _whole(m, half + (zero_point << (31 + right)), low, high)
+    if found is None:
+        return None
+    added, offset = found
+    most = max(abs(lo), abs(hi)) + abs(added)
+    if most > _LIMIT or (most * m >> 32) + 1 + abs(offset) > _LIMIT:
+        return None
+    return added, m, offset, right - 1
+
+
+def _slack(m: int, right: int, zero_point: int) -> tuple[int, int]:
+    """Return the constants, beside half a step, with which one rounding has the steps of two for acc >= 0."""
+    step = np.arange(max(-127 - zero_point, 1), 128 - zero_point, dtype=np.int64) << (31 + right)
+    room = step - (1 << (30 + right))
+    first = -((-(room - (1 << 30))) // m)  # the least accumulator that reaches the step
+    low, high = int((room - first * m).max()), int((room - (first - 1) * m).min()) - 1
+    return low, high
+
+
+def _whole(m: int, constant: int, low: int, high: int) -> tuple[int, int] | None:
+    """Return (added, offset): ``offset * 2^32 + added * m`` lies in constant + [low, high]."""
+    near = np.arange(_REACH, dtype=np.int64)
+    tried = np.stack([near, -near], 1).reshape(-1)
+    above = (tried * m - (constant + low)) % _WORD
+    good = np.flatnonzero(above <= high - low)
+    if len(good) == 0:
+        return None
+    added = int(tried[good[0]])
+    return added, (constant + low + int(above[good[0]]) - added * m) // _WORD
+
+
+def _double(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
+    """DOUBLE for one channel: two roundings, any zero point."""
+    m, right = _entry(r, channel)
+    value = _constant(r, channel, lo, hi)
+    if value is not None:
+        return 0, 0, (value << 1) + 1, 1
+    if r.rounding is Rounding.SINGLE or not 1 <= right <= _FAR:
+        return None
+    offset = (r.output_zero_point << right) + (1 << (right - 1))
+    most = max(abs(lo), abs(hi))
+    if 2 * most > _LIMIT or most + 2 + abs(offset) > _LIMIT:
+        return None
+    return 0, m, offset, right

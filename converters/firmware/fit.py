@@ -1,0 +1,145 @@
+"""Which schedules of a graph fit a RAM budget, and what they cost: stages of every length, strips and tiles."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bitship.converters.firmware.cores import Core
+from bitship.converters.firmware.program import lower_calls
+from bitship.converters.firmware.stage import row_bytes
+from bitship.errors import DoesNotFitError, UnsupportedError
+from bitship.graph import Graph
+from bitship.passes.plan import Plan
+from bitship.passes.stage import Geometry, Halo, Stage, geometry, splits
+
+STRIP_ROWS = (1, 2, 4, 8, 16)
+TILE_GRIDS = ((2, 1), (2, 2), (3, 1), (3, 3), (4, 1), (4, 4), (5, 5), (6, 6), (8, 8))
+
+# Instructions, for choosing between schedules alone: what a call, a tensor's step and a moved byte add; per MAC.
+_CALL, _STEP, _BYTE, _MAC = 90.0, 25.0, 0.3, 1.5
+
+
+@dataclass(frozen=True)
+class Option:
+    """A schedule and what it needs.
+
+    stage     None: every node whole
+    arena     bytes, planned
+    macs      of one inference, halo included
+    overhead  instructions that the schedule adds: estimated, for choosing
+    """
+
+    stage: Stage | None
+    arena: int
+    macs: int
+    overhead: float
+
+    @property
+    def title(self) -> str:
+        """A few words."""
+        s = self.stage
+        if s is None:
+            return "whole"
+        image = ", image streamed" if s.streamed else ""
+        if s.halo is Halo.CACHED:
+            return f"{s.nodes} nodes by strips of {s.rows} rows{image}"
+        return f"{s.nodes} nodes by tiles of {s.rows} x {s.columns}"
+
+
+def options(graph: Graph, core: Core, streamed: bool = False) -> list[Option]:
+    """Return every schedule considered, the whole graph first; sizes by first fit.
+
+    streamed  the image arrives by rows: only strips are considered
+    """
+    lowered = lower_calls(graph, core)
+    graph = lowered.graph
+    found = []
+    if not streamed:
+        found.append(Option(None, lowered.plan(None)[1].peak, graph.macs, 0.0))
+    for stage in _stages(graph, streamed):
+        if found and not streamed and _least(graph, stage) >= found[0].arena:
+            continue
+        try:
+            g = geometry(graph, stage)
+            peak = lowered.plan(lowered.stage(stage), exact=False)[1].peak
+        except UnsupportedError:
+            continue
+        extra = g.macs - sum(graph.node_macs(n) for n in g.nodes)
+        found.append(Option(stage, peak, graph.macs + extra, extra * _MAC + _added(g)))
+    return found
+
+
+def _least(graph: Graph, stage: Stage) -> int:
+    """Return bytes that a stage without a streamed image cannot do without: image and output, both whole."""
+    return graph.inputs[0].type.nbytes + graph.types[graph.nodes[stage.nodes - 1].output].nbytes
+
+
+def _stages(graph: Graph, streamed: bool) -> Iterator[Stage]:
+    for nodes in splits(graph):
+        height, width = graph.inputs[0].type.shape[1:3]
+        for rows in STRIP_ROWS:
+            if rows <= height:
+                yield Stage(nodes, rows, width, Halo.CACHED, streamed)
+        if streamed:
+            continue
+        height, width = graph.types[graph.nodes[nodes - 1].output].shape[1:3]
+        for down, across in TILE_GRIDS:
+            if down <= height and across <= width:
+                yield Stage(nodes, -(-height // down), -(-width // across), Halo.RECOMPUTED)
+
+
+def _added(g: Geometry) -> float:
+    """Instructions of loops, calls and copies that the whole graph does not have."""
+    if g.stage.halo is Halo.CACHED:
+        added = 0.0
+        for now in g.strips():
+            for name, (base, start, to) in now.items():
+                added += _STEP + (_CALL if to > start else 0) + (start - base) * row_bytes(g, name) * _BYTE
+        return added
+    tiles = g.steps[0] * g.steps[1]
+    moved = sum(region.pixels for tile in g.tiles() for region in (tile[g.source], tile[g.output]))
+    return tiles * len(g.nodes) * (_CALL + _STEP) + moved * _BYTE
+
+
+def pareto(found: list[Option]) -> list[Option]:
+    """Return the options of which none needs fewer bytes at no more cost, the cheapest first."""
+    kept: list[Option] = []
+    for option in sorted(found, key=lambda o: (o.overhead, o.arena)):
+        if not kept or option.arena < kept[-1].arena:
+            kept.append(option)
+    return kept
+
+
+def choose(graph: Graph, core: Core, arena_bytes: int, streamed: bool = False) -> Stage | None:
+    """Return the cheapest schedule whose arena fits, None for the whole graph.
+
+    Raises DoesNotFitError that names the tensors of the fullest step, the bytes over, and what was tried.
+    """
+    found = options(graph, core, streamed)
+    for option in pareto(found):
+        if option.arena <= arena_bytes:
+            return option.stage
+    raise DoesNotFitError(_why(graph, core, found, arena_bytes, streamed))
+
+
+def _why(graph: Graph, core: Core, found: list[Option], arena_bytes: int, streamed: bool) -> str:
+    if not found:
+        return f"{graph.name}: no beginning of it can run by strips of the image; do without a streamed image"
+    best = min(found, key=lambda o: o.arena)
+    lowered = lower_calls(graph, core)
+    plan = lowered.plan(None if best.stage is None else lowered.stage(best.stage), exact=False)[1]
+    hint = "" if streamed else "; a streamed image needs less where the image itself is at the peak"
+    return (
+        f"{graph.name}: the arena needs {best.arena} B, {arena_bytes} B are allowed, {best.arena - arena_bytes} B too "
+        f"many; {len(found)} schedules were tried, the smallest is: {best.title}; at its peak are {_peak_set(plan)}; "
+        f"use a smaller input or model, or more RAM{hint}"
+    )
+
+
+def _peak_set(plan: Plan) -> str:
+    """Return the buffers alive at the fullest step, the largest first."""
+    steps = {slot.first for slot in plan.slots.values()}
+    alive = {t: [(s.size, n) for n, s in plan.slots.items() if s.first <= t <= s.last] for t in steps}
+    fullest = max(alive.values(), key=lambda buffers: sum(size for size, _ in buffers))
+    shown = sorted(fullest, reverse=True)
+    rest = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+    return ", ".join(f"'{name}' ({size} B)" for size, name in shown[:4]) + rest

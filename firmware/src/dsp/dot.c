@@ -1,0 +1,228 @@
+/* The dot products' loops: assembler for cores with the DSP extension, whose 14 registers a compiler spills,
+ * and the same loops in C. */
+#include "dot.h"
+
+#if BITSHIP_DSP_ASM
+
+/* r0 patch, r1 weights, lr end of the patch's whole loops, r8-r11 sums, r4-r7 elements, r2 r3 r12 weights.
+ * Stack: where things are when a channel begins and ends. */
+#define FRAME "28"
+#define PATCH "[sp, #0]"
+#define ENTRY "[sp, #4]"
+#define TAIL "[sp, #8]"
+#define OUT "[sp, #12]" /* then the step */
+#define END "[sp, #20]"
+#define LAST "[sp, #24]"
+
+/* Fill the frame. A channel starts at ENTRY: the loop (label 2), or for less than four quads its tail; from
+ * the loop it goes on at TAIL: label 40 + quads left. `shift`: log2 of a quad's bytes in the patch. */
+#define BEGIN(shift)                                                                                         \
+    "push {r4-r11, lr}\n\t"                                                                                  \
+    "sub sp, #" FRAME                                                                                        \
+    "\n\t"                                                                                                   \
+    "ldm r0, {r0-r6}\n\t"                                                                                    \
+    "bic r7, r6, #3\n\t"                                                                                     \
+    "add lr, r0, r7, lsl #" shift                                                                            \
+    "\n\t"                                                                                                   \
+    "and r6, #3\n\t"                                                                                         \
+    "adr.w r8, 40f\n\t"                                                                                      \
+    "cmp r6, #1\n\t"                                                                                         \
+    "it eq\n\t"                                                                                              \
+    "adreq.w r8, 41f\n\t"                                                                                    \
+    "cmp r6, #2\n\t"                                                                                         \
+    "it eq\n\t"                                                                                              \
+    "adreq.w r8, 42f\n\t"                                                                                    \
+    "cmp r6, #3\n\t"                                                                                         \
+    "it eq\n\t"                                                                                              \
+    "adreq.w r8, 43f\n\t"                                                                                    \
+    "orr r8, #1\n\t"                                                                                         \
+    "adr.w r9, 2f\n\t"                                                                                       \
+    "orr r9, #1\n\t"                                                                                         \
+    "cmp r7, #0\n\t"                                                                                         \
+    "it eq\n\t"                                                                                              \
+    "moveq r9, r8\n\t"                                                                                       \
+    "strd r0, r9, [sp]\n\t"                                                                                  \
+    "str r8, " TAIL                                                                                          \
+    "\n\t"                                                                                                   \
+    "strd r3, r4, " OUT                                                                                      \
+    "\n\t"                                                                                                   \
+    "strd r2, r5, " END "\n\t"
+
+/* Next channel, if there is one. */
+#define NEXT                                                                                                 \
+    "ldr r2, " END                                                                                           \
+    "\n\t"                                                                                                   \
+    "cmp r1, r2\n\t"                                                                                         \
+    "bne 1b\n\t"                                                                                             \
+    "add sp, #" FRAME                                                                                        \
+    "\n\t"                                                                                                   \
+    "pop {r4-r11, pc}\n\t"
+
+/* Half a quad of four pixels times a word of weights. */
+#define HALF(weights)                                                                                        \
+    "smlad r8, r4, " weights                                                                                 \
+    ", r8\n\t"                                                                                               \
+    "smlad r9, r5, " weights                                                                                 \
+    ", r9\n\t"                                                                                               \
+    "smlad r10, r6, " weights                                                                                \
+    ", r10\n\t"                                                                                              \
+    "smlad r11, r7, " weights ", r11\n\t"
+
+/* A quad of four pixels; the word of weights is gone afterwards. */
+#define QUAD(word)                                                                                           \
+    "ldm r0!, {r4-r7}\n\t"                                                                                   \
+    "sxtb16 r12, " word "\n\t" HALF("r12") "ldm r0!, {r4-r7}\n\t"                                            \
+    "sxtb16 " word ", " word ", ror #8\n\t" HALF(word)
+
+#define ONE_QUAD "ldr r2, [r1], #4\n\t" QUAD("r2")
+#define TWO_QUADS "ldrd r2, r3, [r1], #8\n\t" QUAD("r2") QUAD("r3")
+
+#define FOUR_PIXELS(epilogue)                                                                                \
+    BEGIN("5")                                                                                               \
+    "1:\n\t"                                                                                                 \
+    "ldr r8, [r1], #4\n\t"                                                                                   \
+    "ldr r0, " PATCH                                                                                         \
+    "\n\t"                                                                                                   \
+    "mov r9, r8\n\t"                                                                                         \
+    "mov r10, r8\n\t"                                                                                        \
+    "mov r11, r8\n\t"                                                                                        \
+    "ldr pc, " ENTRY                                                                                         \
+    "\n\t"                                                                                                   \
+    "2:\n\t" TWO_QUADS TWO_QUADS                                                                             \
+    "cmp r0, lr\n\t"                                                                                         \
+    "bne 2b\n\t"                                                                                             \
+    "ldr pc, " TAIL                                                                                          \
+    "\n\t"                                                                                                   \
+    "43:\n\t" ONE_QUAD "42:\n\t" TWO_QUADS "40:\n\t" epilogue NEXT "41:\n\t" ONE_QUAD "b 40b\n\t"
+
+/* One instruction on each of the four sums; `rest` follows "rN, rN, " or "rN, ". */
+#define EACH(op, rest)                                                                                       \
+    op " r8, r8, " rest "\n\t" op " r9, r9, " rest "\n\t" op " r10, r10, " rest "\n\t" op " r11, r11, " rest \
+       "\n\t"
+#define SATURATE "ssat r8, #8, r8\n\tssat r9, #8, r9\n\tssat r10, #8, r10\n\tssat r11, #8, r11\n\t"
+
+#define FACTORS "ldm r1!, {r2, r3, r12}\n\t" /* multiplier, offset, shift */
+#define STORE(op, bytes)                                                                                     \
+    "ldrd r4, r5, " OUT                                                                                      \
+    "\n\t"                                                                                                   \
+    "ldr r6, " LAST "\n\t" op " r9, [r4, r5]\n\t" op " r10, [r4, r5, lsl #1]\n\t" op " r11, [r4, r6]\n\t" op \
+    " r8, [r4], #" bytes                                                                                     \
+    "\n\t"                                                                                                   \
+    "str r4, " OUT "\n\t"
+
+#define FLOOR FACTORS EACH("smmla", "r2, r3") EACH("asr", "r12") SATURATE STORE("strb", "1")
+#define TWICE(sum)                                                                                           \
+    "add r4, r3, " sum                                                                                       \
+    ", asr #31\n\t"                                                                                          \
+    "lsl " sum                                                                                               \
+    ", #1\n\t"                                                                                               \
+    "smmlar " sum ", " sum ", r2, r4\n\t"
+#define DOUBLE                                                                                               \
+    FACTORS TWICE("r8") TWICE("r9") TWICE("r10") TWICE("r11") EACH("asr", "r12") SATURATE STORE("strb", "1")
+#define RAW STORE("str", "4")
+
+__attribute__((naked)) static void four_floor(const struct bitship_dsp_run *run __attribute__((unused))) {
+    __asm__ volatile(FOUR_PIXELS(FLOOR));
+}
+__attribute__((naked)) static void four_double(const struct bitship_dsp_run *run __attribute__((unused))) {
+    __asm__ volatile(FOUR_PIXELS(DOUBLE));
+}
+__attribute__((naked)) static void four_raw(const struct bitship_dsp_run *run __attribute__((unused))) {
+    __asm__ volatile(FOUR_PIXELS(RAW));
+}
+
+/* A quad of one pixel from two words of its patch. */
+#define ALONE(word, even, odd)                                                                               \
+    "sxtb16 r12, " word                                                                                      \
+    "\n\t"                                                                                                   \
+    "smlad r8, " even                                                                                        \
+    ", r12, r8\n\t"                                                                                          \
+    "sxtb16 " word ", " word                                                                                 \
+    ", ror #8\n\t"                                                                                           \
+    "smlad r8, " odd ", " word ", r8\n\t"
+#define ALONE_TAIL                                                                                           \
+    "ldr r2, [r1], #4\n\t"                                                                                   \
+    "ldrd r4, r5, [r0], #8\n\t" ALONE("r2", "r4", "r5")
+
+#define ONE_PIXEL(epilogue)                                                                                  \
+    BEGIN("3")                                                                                               \
+    "mov r11, r3\n\t" /* out */                                                                              \
+    "1:\n\t"                                                                                                 \
+    "ldr r8, [r1], #4\n\t"                                                                                   \
+    "ldr r0, " PATCH "\n\t"                                                                                  \
+    "ldr pc, " ENTRY "\n\t"                                                                                  \
+    "2:\n\t"                                                                                                 \
+    "ldm r1!, {r2, r3, r9, r10}\n\t"                                                                         \
+    "ldm r0!, {r4-r7}\n\t" ALONE("r2", "r4", "r5") ALONE("r3", "r6", "r7") "ldm r0!, {r4-r7}\n\t" ALONE(     \
+        "r9", "r4", "r5") ALONE("r10", "r6", "r7") "cmp r0, lr\n\t"                                          \
+    "bne 2b\n\t"                                                                                             \
+    "ldr pc, " TAIL "\n\t"                                                                                   \
+    "43:\n\t" ALONE_TAIL "42:\n\t" ALONE_TAIL "41:\n\t" ALONE_TAIL "40:\n\t" epilogue NEXT
+
+#define ALONE_FLOOR                                                                                          \
+    FACTORS                                                                                                  \
+    "smmla r8, r8, r2, r3\n\t"                                                                               \
+    "asr r8, r12\n\t"                                                                                        \
+    "ssat r8, #8, r8\n\t"                                                                                    \
+    "strb r8, [r11], #1\n\t"
+#define ALONE_DOUBLE                                                                                         \
+    FACTORS TWICE("r8") "asr r8, r12\n\t"                                                                    \
+                        "ssat r8, #8, r8\n\t"                                                                \
+                        "strb r8, [r11], #1\n\t"
+#define ALONE_RAW "str r8, [r11], #4\n\t"
+
+__attribute__((naked)) static void one_floor(const struct bitship_dsp_run *run __attribute__((unused))) {
+    __asm__ volatile(ONE_PIXEL(ALONE_FLOOR));
+}
+__attribute__((naked)) static void one_double(const struct bitship_dsp_run *run __attribute__((unused))) {
+    __asm__ volatile(ONE_PIXEL(ALONE_DOUBLE));
+}
+__attribute__((naked)) static void one_raw(const struct bitship_dsp_run *run __attribute__((unused))) {
+    __asm__ volatile(ONE_PIXEL(ALONE_RAW));
+}
+
+#else
+
+/* The same for any number of pixels that a patch has side by side. */
+static inline void dot(const struct bitship_dsp_run *run, int32_t pixels, int32_t epilogue) {
+    const uint8_t *w = (const uint8_t *)run->weights;
+    const int32_t bytes = bitship_dsp_channel_bytes(run->quads, epilogue);
+    for (int32_t channel = 0; w != (const uint8_t *)run->end; channel++, w += bytes) {
+        int32_t at = 0;
+        for (int32_t pixel = 0; pixel < pixels; pixel++, at = pixel == 3 ? run->last : at + run->step) {
+            const uint32_t *x = run->patch + pixel;
+            int32_t acc = (int32_t)bitship_word(w);
+            for (int32_t quad = 0; quad < run->quads; quad++, x += 2 * pixels) {
+                const uint32_t word = bitship_word(w + 4 + 4 * quad);
+                acc = bitship_smlad(x[0], bitship_sxtb16(word), acc);
+                acc = bitship_smlad(x[pixels], bitship_sxtb16_odd(word), acc);
+            }
+            if (epilogue == BITSHIP_DSP_RAW) {
+                memcpy((uint8_t *)run->out + at + 4 * channel, &acc, sizeof acc);
+            } else {
+                int32_t factors[3];
+                memcpy(factors, w + 4 + 4 * run->quads, sizeof factors);
+                ((int8_t *)run->out)[at + channel] = bitship_dsp_finish(epilogue, acc, factors);
+            }
+        }
+    }
+}
+
+static void four_floor(const struct bitship_dsp_run *run) { dot(run, 4, BITSHIP_DSP_FLOOR); }
+static void four_double(const struct bitship_dsp_run *run) { dot(run, 4, BITSHIP_DSP_DOUBLE); }
+static void four_raw(const struct bitship_dsp_run *run) { dot(run, 4, BITSHIP_DSP_RAW); }
+static void one_floor(const struct bitship_dsp_run *run) { dot(run, 1, BITSHIP_DSP_FLOOR); }
+static void one_double(const struct bitship_dsp_run *run) { dot(run, 1, BITSHIP_DSP_DOUBLE); }
+static void one_raw(const struct bitship_dsp_run *run) { dot(run, 1, BITSHIP_DSP_RAW); }
+
+#endif
+
+bitship_dsp_dot *bitship_dsp_dot4(int32_t epilogue) {
+    return epilogue == BITSHIP_DSP_FLOOR    ? four_floor
+           : epilogue == BITSHIP_DSP_DOUBLE ? four_double
+                                            : four_raw;
+}
+
+bitship_dsp_dot *bitship_dsp_dot1(int32_t epilogue) {
+    return epilogue == BITSHIP_DSP_FLOOR ? one_floor : epilogue == BITSHIP_DSP_DOUBLE ? one_double : one_raw;
+}

@@ -1,0 +1,61 @@
+/* Dot products of gathered patches with packed weights, for four pixels or for one, and their epilogues.
+ *
+ * Elements come in quads: four consecutive elements k of a patch, or of a channel's weights, zeros behind the
+ * last. A quad of a patch is two words, elements (0, 2) and (1, 3) as int16; those of four pixels lie side by
+ * side: (0, 2) of pixels 0 to 3, then (1, 3) of pixels 0 to 3. A quad of weights is one word of four int8,
+ * which SXTB16 takes apart in the same order. The packed weights of a channel are its bias (int32), its
+ * quads, and unless the epilogue is RAW its multiplier, offset and shift (int32).
+ */
+#ifndef BITSHIP_DSP_DOT_H
+#define BITSHIP_DSP_DOT_H
+
+#include "../lanes.h"
+#include "acle.h"
+
+/* Channels [weights, end) of up to four pixels. Pixel 1 and 2 lie `step` and 2 * `step` bytes behind pixel 0,
+ * pixel 3 `last` bytes; channels lie side by side. The assembler reads these fields by their place. */
+struct bitship_dsp_run {
+    const uint32_t *patch;
+    const void *weights;
+    const void *end;
+    void *out;
+    int32_t step;
+    int32_t last;
+    int32_t quads;
+};
+
+/* `count` pixels of a row of a depthwise convolution, [weights, end) of their channels. Taps are distances
+ * from x. Read by their place too. */
+struct bitship_dsp_row {
+    uintptr_t x;
+    const void *weights;
+    const void *end;
+    void *out;
+    const ptrdiff_t *taps;
+    int32_t pairs;
+    int32_t count;
+    int32_t step; /* from behind a pixel's last channel to the next pixel's first */
+};
+
+typedef void bitship_dsp_dot(const struct bitship_dsp_run *run);
+
+/* By enum bitship_dsp_epilogue: int8 out, or int32 accumulators for RAW. */
+bitship_dsp_dot *bitship_dsp_dot4(int32_t epilogue);
+bitship_dsp_dot *bitship_dsp_dot1(int32_t epilogue);
+
+/* Bytes of packed weights per channel. */
+static inline int32_t bitship_dsp_channel_bytes(int32_t quads, int32_t epilogue) {
+    return 4 + 4 * quads + (epilogue == BITSHIP_DSP_RAW ? 0 : 12);
+}
+
+/* One output from its accumulator; w points to multiplier, offset and shift. What the epilogues mean and when
+ * they are exact is proven when the weights are packed. */
+static inline int8_t bitship_dsp_finish(int32_t epilogue, int32_t acc, const int32_t *w) {
+    if (epilogue == BITSHIP_DSP_FLOOR) {
+        return (int8_t)bitship_ssat8(bitship_smmla(acc, w[0], w[1]) >> w[2]);
+    }
+    return (int8_t)bitship_ssat8(bitship_smmlar((int32_t)((uint32_t)acc << 1), w[0], w[1] - (acc < 0)) >>
+                                 w[2]);
+}
+
+#endif
