@@ -22,6 +22,7 @@ _FILES = {
     "conv2d": "conv2d.c",
     "depthwise_conv2d": "depthwise_conv2d.c",
     **dict.fromkeys(("avg_pool2d", "max_pool2d"), "pool.c"),
+    "fully_connected": "fully_connected.c",
     "matmul": "matmul.c",
     **dict.fromkeys(("table_softmax", "softmax_matmul"), "attention.c"),
     **dict.fromkeys(("layer_norm", "rms_norm", "i_layer_norm"), "norm.c"),

@@ -118,6 +118,7 @@ def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: in
     body = {
         "arena_bytes": plan.peak,
         "live_bytes": plan.bound,
+        "optimal": plan.optimal,
         "stack_bytes": stack,
         "schedule": None if program.stage is None else program.stage.stage,
         "weights_bytes": len(program.weights),
@@ -125,6 +126,6 @@ def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: in
         "ram_bytes": ram,
         "sections": dict(sorted(sections.items())),
         "slots": {name: vars(slot) for name, slot in plan.slots.items()},
-        "aliases": dict(plan.aliases),
+        "views": {name: view._asdict() for name, view in plan.views.items()},
     }
     return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"

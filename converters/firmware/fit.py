@@ -54,6 +54,7 @@ def options(graph: Graph, core: Core, streamed: bool = False) -> list[Option]:
     streamed  the image arrives by rows: only strips are considered
     """
     lowered = lower_calls(graph, core)
+    graph = lowered.graph
     found = []
     if not streamed:
         found.append(Option(None, lowered.plan(None)[1].peak, graph.macs, 0.0))

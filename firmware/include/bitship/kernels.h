@@ -106,6 +106,19 @@ int bitship_depthwise_conv2d(const struct bitship_window *p, const void *x, cons
 int bitship_avg_pool2d(const struct bitship_window *p, const void *x, void *out);
 int bitship_max_pool2d(const struct bitship_window *p, const void *x, void *out);
 
+/* x [rows, depth] int8 or int16; w [channels, depth] int8; out [rows, channels]. The bias has the input's
+ * zero point in it: bias[o] - input_zero_point * sum over k of (w[o, k] - weight_zero_point), modulo 2^32. */
+struct bitship_fully_connected {
+    int32_t x_dtype;
+    int32_t rows;
+    int32_t depth;
+    int32_t channels;
+    int32_t weight_zero_point;
+    const struct bitship_rescale *requant;
+};
+int bitship_fully_connected(const struct bitship_fully_connected *p, const void *x, const int8_t *w,
+                            const int32_t *bias, void *out);
+
 /* a [B, M, K] int8 or int16; b [B, K, N] int8; out [B, M, N]. */
 struct bitship_matmul {
     int32_t a_dtype;
