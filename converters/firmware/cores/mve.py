@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,9 @@ def _dense(op: Any) -> bool:
     return op.weight_zero_point == 0 and getattr(op, "groups", 1) == 1
 
 
-def _window(op: Any, x: TensorType, out: TensorType, kernel: tuple[int, int], rounding: int) -> CStruct:
+def _window(
+    op: Any, x: TensorType, out: TensorType, kernel: tuple[int, int], rounding: int, together: int = 1
+) -> CStruct:
     r = op.requant
     return struct(
         "mve_window",
@@ -106,6 +108,7 @@ def _window(op: Any, x: TensorType, out: TensorType, kernel: tuple[int, int], ro
         qmin=r.qmin,
         qmax=r.qmax,
         rounding=rounding,
+        together=together,
     )
 
 
@@ -144,8 +147,96 @@ def conv2d(graph: Graph, node: Node) -> Call | None:
     )
 
 
-FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {ops.Conv2D: conv2d}
+# The lanes of the four vectors of sums that even and odd products widen into.
+_LANES = [c for first in (0, 2, 1, 3) for c in range(first, PIECE, GROUP)]
+_NINE = 9
+
+
+def _runs(w: Ints) -> list[int]:
+    """Return how many taps' products int16 holds the sum of, from the first tap on; w [taps, channels]."""
+    most, least = np.maximum(127 * w, -128 * w), np.minimum(127 * w, -128 * w)
+    found, hi, lo = [0], np.zeros(w.shape[1], np.int64), np.zeros(w.shape[1], np.int64)
+    for up, down in zip(most, least, strict=True):
+        hi, lo = hi + up, lo + down
+        if hi.max() > 32767 or lo.min() < -32768:
+            found.append(0)
+            hi, lo = up, down
+        found[-1] += 1
+    return found
+
+
+def _pairs_fit(w: Ints) -> bool:
+    return all(len(_runs(w[i : i + 2])) == 1 for i in range(0, len(w), 2))
+
+
+def stream(w: Array, bias: Ints, e: Epilogue, together: int, counted: bool) -> Packed:
+    """Return the constants of ``together`` pixels' channels in the order a depthwise kernel reads them.
+
+    w [taps, channels]; for every 16 channels bias, weights by tap (a run's after its count, if counted), multipliers
+    and shifts, these and the bias by lane.
+    """
+    count = w.shape[1] * together
+    columns = np.zeros((3, _up(count, PIECE)), np.int64)
+    for i, column in enumerate((bias, *e.columns)):
+        columns[i, :count] = np.tile(column, together)
+    full = np.zeros((w.shape[0], columns.shape[1]), np.int8)
+    full[:, :count] = np.tile(w, together)
+    data = bytearray()
+    for first in range(0, columns.shape[1], PIECE):
+        block = full[:, first : first + PIECE]
+        b, m, s = (column[first : first + PIECE][_LANES].astype("<i4") for column in columns)
+        data += b.tobytes()
+        at = 0
+        for run in _runs(block.astype(np.int64)) if counted else [len(block)]:
+            data += (np.array(run, "<i4").tobytes() if counted else b"") + block[at : at + run].tobytes()
+            at += run
+        for i in range(0, PIECE, GROUP):
+            data += m[i : i + GROUP].tobytes() + s[i : i + GROUP].tobytes()
+    return Packed(bytes(data))
+
+
+def _together(channels: int, stride: int) -> int:
+    """Pixels of a row to take as one: so many that whole vectors suffice, and that the loop over them is worth it."""
+    if stride != 1 or channels >= 16 * PIECE:
+        return 1
+    whole = PIECE // gcd(channels, PIECE)
+    return whole * -(-4 * PIECE // (whole * channels))
+
+
+def depthwise(graph: Graph, node: Node) -> Call | None:
+    """A depthwise convolution of int8 by constant weights, one output channel per input channel."""
+    op = node.op
+    assert isinstance(op, ops.DepthwiseConv2D)
+    x, out = graph.types[node.inputs[0]], graph.types[node.output]
+    w, bias = (graph.constants.get(i) for i in node.inputs[1:])
+    e = epilogue(op.requant, out.shape[3])
+    if w is None or bias is None or e is None or x.dtype is not DType.INT8 or not _dense(op):
+        return None
+    taps = w.reshape(-1, w.shape[2] * w.shape[3])
+    known = folded(taps.T.astype(np.int64), bias, op.input_zero_point)
+    if known is None or w.shape[3] != 1 or e.rounding >= _DOUBLE_ANY:
+        return None
+    counted = len(taps) != _NINE or not _pairs_fit(taps.astype(np.int64))
+    together = 0 if counted else _together(x.shape[3], op.stride[1])
+    scratch = _up(x.shape[3], PIECE) + (_up(4 * len(taps), PIECE) if counted else 0)
+    return Call(
+        "bitship_mve_depthwise_conv2d",
+        _window(op, x, out, (w.shape[0], w.shape[1]), e.rounding, together),
+        (node.inputs[0], stream(taps, known, e, max(together, 1), counted)),
+        node.output,
+        scratch,
+        (_distance(op, x, out, 1), None),
+    )
+
+
+FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
+    ops.Conv2D: conv2d,
+    ops.DepthwiseConv2D: depthwise,
+}
 
 # Function without its prefix to the sources it needs, relative to firmware/src.
-FILES: dict[str, tuple[str, ...]] = {"mve_conv2d": ("mve/conv2d.c", "mve/block.c")}
-HEADERS: tuple[str, ...] = ("mve/block.h", "mve/mve.h")
+FILES: dict[str, tuple[str, ...]] = {
+    "mve_conv2d": ("mve/conv2d.c", "mve/block.c"),
+    "mve_depthwise_conv2d": ("mve/depthwise_conv2d.c", "mve/depthwise.c"),
+}
+HEADERS: tuple[str, ...] = ("mve/block.h", "mve/depthwise.h", "mve/mve.h")

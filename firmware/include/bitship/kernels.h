@@ -106,6 +106,19 @@ int bitship_depthwise_conv2d(const struct bitship_window *p, const void *x, cons
 int bitship_avg_pool2d(const struct bitship_window *p, const void *x, void *out);
 int bitship_max_pool2d(const struct bitship_window *p, const void *x, void *out);
 
+/* x [rows, depth] int8 or int16; w [channels, depth] int8; out [rows, channels]. The bias has the input's
+ * zero point in it: bias[o] - input_zero_point * sum over k of (w[o, k] - weight_zero_point), modulo 2^32. */
+struct bitship_fully_connected {
+    int32_t x_dtype;
+    int32_t rows;
+    int32_t depth;
+    int32_t channels;
+    int32_t weight_zero_point;
+    const struct bitship_rescale *requant;
+};
+int bitship_fully_connected(const struct bitship_fully_connected *p, const void *x, const int8_t *w,
+                            const int32_t *bias, void *out);
+
 /* a [B, M, K] int8 or int16; b [B, K, N] int8; out [B, M, N]. */
 struct bitship_matmul {
     int32_t a_dtype;
@@ -460,6 +473,8 @@ struct bitship_mve_window {
     int32_t qmin;
     int32_t qmax;
     int32_t rounding; /* enum bitship_mve_rounding */
+    int32_t
+        together; /* depthwise: pixels of a row that the stream's constants are for; 0: taps come in runs */
 };
 
 /* weights: pairs of channels, their 16-byte pieces alternating, zeros after the depth and the channels up to
@@ -468,6 +483,10 @@ struct bitship_mve_window {
  */
 int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *weights,
                        const int32_t *table, void *scratch, int32_t scratch_bytes, int8_t *out);
+
+/* stream: the constants of every 16 channels (src/mve/depthwise.h); a tap in the padding reads scratch. */
+int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *stream,
+                                 void *scratch, int32_t scratch_bytes, int8_t *out);
 
 /* cffi: end */
 

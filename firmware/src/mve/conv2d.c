@@ -79,16 +79,6 @@ static void gather(const struct walk *at, int8_t *patch, int8_t *panel) {
     }
 }
 
-/* qmin and qmax as the vectors that a block clamps with; NULL where int8 says it all. */
-static const int8_t *clamp_of(const struct bitship_mve_window *p, int8_t *room) {
-    if (p->qmin == -128 && p->qmax == 127) {
-        return NULL;
-    }
-    bitship_mve_fill(room, p->qmin, BITSHIP_MVE_BYTES);
-    bitship_mve_fill(room + BITSHIP_MVE_BYTES, p->qmax, BITSHIP_MVE_BYTES);
-    return room;
-}
-
 int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *weights,
                        const int32_t *table, void *scratch, int32_t scratch_bytes, int8_t *out) {
     const int32_t depth = p->kernel_h * p->kernel_w * p->in_c, pieces = (depth + 15) / 16;
@@ -101,7 +91,7 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
                                   .weights = weights,
                                   .table = table,
                                   .zero_point = p->output_zero_point,
-                                  .clamp = clamp_of(p, clamp),
+                                  .clamp = bitship_mve_clamp(p->qmin, p->qmax, clamp),
                                   .depth = depth};
     struct walk at = {p, x, 0, 0};
     int8_t *panel = (int8_t *)scratch, *patch = panel + (ptrdiff_t)(pieces > 1 ? 64 : 0) * pieces;

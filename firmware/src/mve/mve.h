@@ -76,6 +76,16 @@ static inline void bitship_mve_fill(int8_t *to, int32_t value, int32_t n) {
 #endif
 }
 
+/* qmin and qmax as the vectors that an epilogue clamps with, in 32 bytes; NULL where int8 says it all. */
+static inline const int8_t *bitship_mve_clamp(int32_t qmin, int32_t qmax, int8_t *room) {
+    if (qmin == -128 && qmax == 127) {
+        return NULL;
+    }
+    bitship_mve_fill(room, qmin, BITSHIP_MVE_BYTES);
+    bitship_mve_fill(room + BITSHIP_MVE_BYTES, qmax, BITSHIP_MVE_BYTES);
+    return room;
+}
+
 #if !BITSHIP_MVE
 
 /* The epilogue of one sum, as the vector instructions have it. */
