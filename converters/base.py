@@ -20,11 +20,15 @@ class Numerics(enum.Enum):
 
 
 class Footprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bytes a package needs: constants and code in flash, tensors and scratch in RAM."""
+    """Bytes a package needs: constants and code in flash, tensors and scratch in RAM, and the stack at its deepest.
+
+    The stack is that of the whole image, from the frames and calls that the compiler reports.
+    """
 
     weights_bytes: int
     arena_bytes: int
     code_bytes: int | None = None
+    stack_bytes: int | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,12 +44,14 @@ class Conversion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     files  every file written, relative, sorted; artifacts  the runnable ones among them, the exact one first
     tools  name to version of everything that decided the bytes
+    schedule  how the layers run, where that is not one after the other
     """
 
     files: tuple[str, ...]
     artifacts: tuple[Artifact, ...]
     footprint: Footprint
     tools: Mapping[str, str]
+    schedule: str = ""
 
 
 class Converter(Protocol):

@@ -16,9 +16,9 @@ from bitship.graph import DType, Graph, GraphBuilder, Port, spec
 from bitship.graph.ops import Concat, Slice
 from bitship.passes import order
 from bitship.passes.exact import least_bytes, place_exactly
-from bitship.passes.order import ordered_plan, reorder
+from bitship.passes.order import arrange, reorder
 from bitship.passes.place import Slot, peak_of, place
-from bitship.passes.plan import all_aliases, plan
+from bitship.passes.plan import all_views, plan
 
 Overlaps = dict[str, dict[str, int]]
 
@@ -72,7 +72,7 @@ def _overlaps(data: st.DataObject, graph: Graph) -> Overlaps:
 @given(graphs(), st.data())
 def test_the_order_is_a_topological_one_and_its_plan_holds(graph: Graph, data: st.DataObject) -> None:
     overlaps = _overlaps(data, graph)
-    ordered, found = ordered_plan(graph, {}, overlaps)
+    ordered, found = arrange(graph, {}, overlaps)
     assert {n.output for n in ordered.nodes} == {n.output for n in graph.nodes}
     known = {p.name for p in graph.inputs} | set(graph.constants)
     for node in ordered.nodes:
@@ -80,7 +80,7 @@ def test_the_order_is_a_topological_one_and_its_plan_holds(graph: Graph, data: s
         known.add(node.output)
     assert_apart(found, ordered, overlaps)
     assert found.peak <= plan(graph, {}, overlaps=overlaps).peak
-    assert ordered_plan(graph, {}, overlaps) == (ordered, found)
+    assert arrange(graph, {}, overlaps) == (ordered, found)
 
 
 @settings(deadline=None, max_examples=60)
@@ -91,7 +91,7 @@ def test_no_order_has_a_smaller_fullest_step(graph: Graph, data: st.DataObject) 
     graph = Graph("part", graph.inputs, tuple(Port(n, graph.types[n]) for n in ends), nodes)
     scratch = {n.output: data.draw(st.integers(0, 60)) for n in nodes}
     overlaps = _overlaps(data, graph)
-    made = order._buffers(graph, scratch, all_aliases(graph, {}), overlaps, 16)
+    made = order._buffers(graph, scratch, all_views(graph, {}, {}), overlaps, 16)
 
     def fullest(ranks: list[int]) -> int:
         done = worst = 0
@@ -129,6 +129,6 @@ def test_a_wide_branch_is_finished_before_the_next_is_begun() -> None:
     wide = [b.node(f"w{i}", Concat(0), *[x] * 10) for i in range(4)]
     narrow = [b.node(f"n{i}", Slice((0,), (10,)), w) for i, w in enumerate(wide)]
     graph = b.finish([(b.node("y", Concat(0), *narrow), None)])
-    ordered, found = ordered_plan(graph, {}, {})
+    ordered, found = arrange(graph, {}, {})
     assert [n.output[0] for n in ordered.nodes] == list("wnwnwnwny")
     assert found.peak == found.bound == 400 + 4 * 48 < plan(graph).peak

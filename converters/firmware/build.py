@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitship.converters.firmware import cores
+from bitship.converters.firmware import cores, stack
 from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
 from bitship.targets import Memory, Target, TargetKind
 
@@ -16,11 +16,13 @@ APP = ("runner.c", "start.c", "port.c", "port.h", "sections.ld")
 HEADERS = ("include/bitship/kernels.h", "src/fixed.h", "src/lanes.h", "src/product.h", "src/strip.h", "src/window.h")
 ALWAYS = ("lanes.c", "rescale.c")
 BUILD_SECONDS = 300
+ENTRY = "port_reset"
 
 _FILES = {
     "conv2d": "conv2d.c",
     "depthwise_conv2d": "depthwise_conv2d.c",
     **dict.fromkeys(("avg_pool2d", "max_pool2d"), "pool.c"),
+    "fully_connected": "fully_connected.c",
     "matmul": "matmul.c",
     **dict.fromkeys(("table_softmax", "softmax_matmul"), "attention.c"),
     **dict.fromkeys(("layer_norm", "rms_norm", "i_layer_norm"), "norm.c"),
@@ -76,10 +78,10 @@ SOURCES = {" ".join(self.sources)}
 \t$(CC) $(FLAGS) $(SOURCES) -o $@
 """
 
-    def command(self, folder: Path) -> list[str]:
-        """Return the command's words, to be run in the folder."""
+    def command(self, folder: Path, *more: str) -> list[str]:
+        """Return the command's words, with ``more`` flags, to be run in the folder."""
         flags = [f.replace("$(CURDIR)", str(folder.resolve())) for f in self.flags]
-        return [self.compiler, *flags, *self.sources, "-o", self.output]
+        return [self.compiler, *flags, *more, *self.sources, "-o", self.output]
 
 
 def recipe(target: Target, functions: Sequence[str], weights: bool) -> Recipe:
@@ -145,11 +147,14 @@ def run(command: Sequence[str], folder: Path, target: str = "") -> str:
     return done.stdout
 
 
-def compile_package(made: Recipe, folder: Path, target: str) -> str:
-    """Build the package in place and return the compiler's version."""
+def compile_package(made: Recipe, folder: Path, target: str, entry: str | None = None) -> tuple[str, int | None]:
+    """Build the package in place; return the compiler's version and, given an entry point, the stack below it."""
     version = run([made.compiler, "-dumpfullversion"], folder).strip()
-    run(made.command(folder), folder, target)
-    return version
+    if entry is None:
+        run(made.command(folder), folder, target)
+        return version, None
+    run(made.command(folder, stack.FLAG), folder, target)
+    return version, stack.take_reports(folder).deepest(entry)
 
 
 def section_bytes(made: Recipe, folder: Path) -> dict[str, int]:

@@ -7,6 +7,8 @@ import msgspec
 from bitship.converters.base import Artifact, Conversion, Footprint
 from bitship.converters.firmware import build, emit
 from bitship.converters.firmware.cores import core_of
+from bitship.converters.firmware.fit import choose, title
+from bitship.errors import DoesNotFitError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
 from bitship.passes.stage import Stage
@@ -17,14 +19,22 @@ PLAN = "plan.json"
 EXACT = "firmware"
 
 
+STACK_ALLOWANCE = 2048  # bytes kept for the stack while a schedule is chosen; the image tells what it is
+
+
 class FirmwareConverter:
     """Lowers a graph to C for a microcontroller, or for the machine it runs on.
 
-    stage  how the first nodes run by tiles; None: every node whole
+    stage     how the first nodes run by tiles; None: chosen, the whole graph where it fits
+    ram       bytes of RAM that arena, stack and static data may take together; None: what the target has
+    streamed  whether the image arrives by rows while the model runs (``model_run_rows``), and is never whole in RAM;
+              None: where a given ``ram`` allows nothing else
     """
 
-    def __init__(self, stage: Stage | None = None) -> None:
+    def __init__(self, stage: Stage | None = None, ram: int | None = None, streamed: bool | None = None) -> None:
         self._stage = stage
+        self._ram = ram
+        self._streamed = streamed
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write sources, build the image (or shared library) and measure it.
@@ -34,25 +44,43 @@ class FirmwareConverter:
         """
         verify(graph)
         image = target.kind is TargetKind.MCU
-        program = emit.lower_graph(graph, core_of(target), self._stage)
+        program = emit.lower_graph(graph, core_of(target), self._schedule(graph, target))
         build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
         recipe = build.recipe(target, program.functions, bool(program.weights))
         texts = _texts(program, target, recipe)
         for name, text in texts.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(out / name, text)
-        version = build.compile_package(recipe, out, target.name)
+        version, stack = build.compile_package(recipe, out, target.name, build.ENTRY if image else None)
         sections = build.section_bytes(recipe, out)
         flash, ram, code = _usage(sections)
         if image:
             build.check_memories(target, flash, ram, "image and stack")
-        write_atomic(out / PLAN, _report(program, sections, flash, ram))
+            self._check_budget(target, ram - sections.get(".stack", 0) + (stack or 0))
+        write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
         return Conversion(
             files=tuple(sorted((*texts, PLAN, recipe.output))),
             artifacts=(Artifact(recipe.output, EXACT),),
-            footprint=Footprint(len(program.weights), program.plan.peak, code),
+            footprint=Footprint(len(program.weights), program.plan.peak, code, stack),
             tools={recipe.compiler: version, "bitship": VERSION},
+            schedule="" if program.stage is None else title(program.stage.stage),
         )
+
+    def _schedule(self, graph: Graph, target: Target) -> Stage | None:
+        """Return the stage: the given one, or the cheapest that fits."""
+        most = [m for m in (self._ram, target.ram.nbytes if target.ram else None) if m is not None]
+        if self._stage is not None or (not most and not self._streamed):
+            return self._stage
+        budget = max(min(most) - STACK_ALLOWANCE, 0) if most else None
+        streamed = bool(self._streamed) if self._ram is None else self._streamed
+        return choose(graph, core_of(target), budget, streamed)
+
+    def _check_budget(self, target: Target, ram: int) -> None:
+        if self._ram is not None and ram > self._ram:
+            raise DoesNotFitError(
+                f"{target.name}: arena, stack and static data take {ram} B of RAM, {self._ram} B are allowed, "
+                f"{ram - self._ram} B too many; allow more, or use a smaller model"
+            )
 
 
 def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[str, bytes]:
@@ -84,17 +112,20 @@ def _usage(sections: dict[str, int]) -> tuple[int, int, int]:
     return code + sections.get(".weights", 0), ram, code
 
 
-def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: int) -> bytes:
+def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: int, stack: int | None) -> bytes:
     """Return plan.json: where every tensor lies, and what the built file occupies."""
     plan = program.plan
     body = {
         "arena_bytes": plan.peak,
         "live_bytes": plan.bound,
+        "optimal": plan.optimal,
+        "stack_bytes": stack,
+        "schedule": None if program.stage is None else program.stage.stage,
         "weights_bytes": len(program.weights),
         "flash_bytes": flash,
         "ram_bytes": ram,
         "sections": dict(sorted(sections.items())),
         "slots": {name: vars(slot) for name, slot in plan.slots.items()},
-        "aliases": dict(plan.aliases),
+        "views": {name: view._asdict() for name, view in plan.views.items()},
     }
     return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"

@@ -58,13 +58,13 @@ def comment(text: str) -> str:
 
 def tensor_type(p: Program, name: str) -> str:
     """A tensor's type and name for a comment."""
-    return f"{p.graph.types[name]} {comment(name)}"
+    return f"{p.lowered.types[name]} {comment(name)}"
 
 
 def title(p: Program, node: Node) -> str:
     """One line about a node: op, shapes, MACs."""
-    operands = ", ".join(str(p.graph.types[i]) for i in node.inputs)
-    macs = p.graph.node_macs(node)
+    operands = ", ".join(str(p.lowered.types[i]) for i in node.inputs)
+    macs = p.lowered.node_macs(node)
     return f"{node.op.name}: {operands} -> {tensor_type(p, node.output)}{f'; {macs} MACs' if macs else ''}"
 
 

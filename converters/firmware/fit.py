@@ -18,6 +18,15 @@ TILE_GRIDS = ((2, 1), (2, 2), (3, 1), (3, 3), (4, 1), (4, 4), (5, 5), (6, 6), (8
 _CALL, _STEP, _BYTE, _MAC = 90.0, 25.0, 0.3, 1.5
 
 
+def title(stage: Stage) -> str:
+    """A few words on a schedule."""
+    image = ", image streamed" if stage.streamed else ""
+    if stage.halo is Halo.CACHED:
+        rows = "1 row" if stage.rows == 1 else f"{stage.rows} rows"
+        return f"{stage.nodes} nodes by strips of {rows}{image}"
+    return f"{stage.nodes} nodes by tiles of {stage.rows} x {stage.columns}"
+
+
 @dataclass(frozen=True)
 class Option:
     """A schedule and what it needs.
@@ -36,13 +45,7 @@ class Option:
     @property
     def title(self) -> str:
         """A few words."""
-        s = self.stage
-        if s is None:
-            return "whole"
-        image = ", image streamed" if s.streamed else ""
-        if s.halo is Halo.CACHED:
-            return f"{s.nodes} nodes by strips of {s.rows} rows{image}"
-        return f"{s.nodes} nodes by tiles of {s.rows} x {s.columns}"
+        return "whole" if self.stage is None else title(self.stage)
 
 
 def options(graph: Graph, core: Core, streamed: bool = False) -> list[Option]:
@@ -51,6 +54,7 @@ def options(graph: Graph, core: Core, streamed: bool = False) -> list[Option]:
     streamed  the image arrives by rows: only strips are considered
     """
     lowered = lower_calls(graph, core)
+    graph = lowered.graph
     found = []
     if not streamed:
         found.append(Option(None, lowered.plan(None)[1].peak, graph.macs, 0.0))
@@ -108,16 +112,26 @@ def pareto(found: list[Option]) -> list[Option]:
     return kept
 
 
-def choose(graph: Graph, core: Core, arena_bytes: int, streamed: bool = False) -> Stage | None:
+def choose(graph: Graph, core: Core, arena_bytes: int | None, streamed: bool | None = False) -> Stage | None:
     """Return the cheapest schedule whose arena fits, None for the whole graph.
+
+    Without a budget: the whole graph, or the smallest arena where the image is streamed.
+    streamed  whether the image arrives by rows; None: only where nothing else fits
 
     Raises DoesNotFitError that names the tensors of the fullest step, the bytes over, and what was tried.
     """
-    found = options(graph, core, streamed)
-    for option in pareto(found):
-        if option.arena <= arena_bytes:
+    if not streamed and (arena_bytes is None or lower_calls(graph, core).plan(None)[1].peak <= arena_bytes):
+        return None
+    found = options(graph, core, bool(streamed))
+    cheapest = pareto(found)
+    if cheapest and arena_bytes is None:
+        return cheapest[-1].stage
+    for option in cheapest:
+        if arena_bytes is not None and option.arena <= arena_bytes:
             return option.stage
-    raise DoesNotFitError(_why(graph, core, found, arena_bytes, streamed))
+    if streamed is None:
+        return choose(graph, core, arena_bytes, True)
+    raise DoesNotFitError(_why(graph, core, found, arena_bytes or 0, streamed))
 
 
 def _why(graph: Graph, core: Core, found: list[Option], arena_bytes: int, streamed: bool) -> str:

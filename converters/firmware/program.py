@@ -7,22 +7,27 @@ from bitship.converters.firmware.stage import StageProgram, lower_stage
 from bitship.graph import Graph, Node
 from bitship.graph.base import as_bytes
 from bitship.graph.calls import Call, Operand, Packed, operand_overlaps
-from bitship.graph.ops import Reshape
-from bitship.passes.order import ordered_plan
+from bitship.graph.ops import Concat, Reshape, Slice
+from bitship.passes.order import arrange
 from bitship.passes.plan import ALIGNMENT, Plan, plan
+from bitship.passes.simplify import simplify
 from bitship.passes.stage import Stage
+from bitship.passes.views import Views, copied
 
 
 @dataclass(frozen=True)
 class Program:
     """A graph lowered to kernel calls in a planned arena, its constants laid out.
 
-    calls    (node, its calls) in execution order; a reshape has none, it is its operand's bytes
+    graph    as exported: its ports and its digest
+    lowered  the same after ``simplify``: what the calls compute
+    calls    (node, its calls) in execution order; a reshape has none, it is its operand's bytes, like other views
     stage    how the first nodes run by tiles; None: whole
     weights  all constants that calls or outputs read, each aligned; offsets  where each begins
     """
 
     graph: Graph
+    lowered: Graph
     calls: tuple[tuple[Node, tuple[Call, ...]], ...]
     plan: Plan
     weights: bytes
@@ -42,7 +47,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A graph's calls on one core: what every schedule of it shares."""
+    """A graph's calls on one core, after ``simplify``: what every schedule of it shares."""
 
     graph: Graph
     core: Core
@@ -64,14 +69,15 @@ class Lowered:
         whole = self.calls if tiled is None else self.calls[tiled.stage.nodes :]
         overlaps = {n.output: operand_overlaps(cs) for n, cs in whole}
         if exact and tiled is None:
-            ordered, found = ordered_plan(self.graph, scratch, overlaps)
+            ordered, found = arrange(self.graph, scratch, overlaps)
             return ordered.nodes, found
         held = None if tiled is None else tiled.held
         return self.graph.nodes, plan(self.graph, scratch, overlaps=overlaps, held=held, exact=exact)
 
 
 def lower_calls(graph: Graph, core: Core) -> Lowered:
-    """Lower every node; UnsupportedError for what no kernel takes."""
+    """Simplify the graph and lower every node; UnsupportedError for what no kernel takes."""
+    graph = simplify(graph)
     calls = tuple((n, () if isinstance(n.op, Reshape) else lower_for(core, graph, n)) for n in graph.nodes)
     return Lowered(graph, core, calls)
 
@@ -79,13 +85,14 @@ def lower_calls(graph: Graph, core: Core) -> Lowered:
 def lower_graph(graph: Graph, core: Core, stage: Stage | None = None) -> Program:
     """Lower every node for a core, plan the arena and lay out the constants in order of first use.
 
-    stage  run the first nodes by tiles; UnsupportedError when the graph cannot
+    stage  run the first nodes, of ``simplify(graph)``, by tiles; UnsupportedError when the graph cannot
     """
-    lowered = lower_calls(graph, core)
+    exported, lowered = graph, lower_calls(graph, core)
+    graph = lowered.graph
     tiled = None if stage is None else lowered.stage(stage)
     nodes, found = lowered.plan(tiled)
     by_output = {n.output: cs for n, cs in lowered.calls}
-    calls = tuple((n, by_output[n.output]) for n in nodes)
+    calls = tuple((n, _copies(graph, n, by_output[n.output], found.views)) for n in nodes)
     weights, offsets = bytearray(), dict[Operand, int]()
     used: list[Operand] = [
         found.root(o) if isinstance(o, str) else o for _, cs in calls for c in cs for o in c.operands
@@ -95,4 +102,11 @@ def lower_graph(graph: Graph, core: Core, stage: Stage | None = None) -> Program
             weights += bytes(-len(weights) % ALIGNMENT)
             offsets[operand] = len(weights)
             weights += operand.data if isinstance(operand, Packed) else as_bytes(graph.constants[operand])
-    return Program(graph, calls, found, bytes(weights), offsets, tiled)
+    return Program(exported, graph, calls, found, bytes(weights), offsets, tiled)
+
+
+def _copies(graph: Graph, node: Node, calls: tuple[Call, ...], views: Views) -> tuple[Call, ...]:
+    """Return a node's calls without those that would copy a tensor to where it already is."""
+    if not isinstance(node.op, Concat | Slice):
+        return calls
+    return tuple(call for call, needed in zip(calls, copied(graph, node, views), strict=True) if needed)

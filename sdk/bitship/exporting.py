@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitship import converters, targets
+from bitship.converters.base import Converter
 from bitship.errors import DoesNotFitError, TargetError
 from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
@@ -21,6 +22,8 @@ def export(
     converter: ConverterName | None = None,
     inputs: Sequence[tuple[Array, ...]] | None = None,
     overwrite: bool = False,
+    ram: int | None = None,
+    streamed: bool | None = None,
 ) -> Package:
     """Lower a graph for a target and write a package folder; the same graph and target give the same bytes.
 
@@ -29,6 +32,9 @@ def export(
     out        the folder to create; PackageError when it exists, unless ``overwrite`` and it is a package
     converter  one of the target's converters; its first when None
     inputs     golden inputs (one tuple of arrays each); five made ones when None: lowest, highest, random
+    ram        firmware: bytes of RAM for arena, stack and static data; the first layers run by tiles where they must
+    streamed   firmware: whether the image arrives by rows while the model runs, and is never whole in RAM; None: where
+               a given ``ram`` allows nothing else
 
     The golden outputs come from the specification. Raises TargetError, DoesNotFitError, UnsupportedError,
     MissingDependencyError, PackageError; on any failure nothing is left behind.
@@ -44,7 +50,7 @@ def export(
         raise TargetError("export: no golden inputs are given; at least one is needed")
     out = Path(out)
     with Staging(out, overwrite) as folder:
-        conversion = converters.get(chosen).convert(graph, resolved, folder)
+        conversion = _converter(chosen, resolved, ram, streamed).convert(graph, resolved, folder)
         write(out, graph, resolved, chosen, folder, conversion, (rows, [spec.run(graph, *row) for row in rows]))
     return Package.open(out)
 
@@ -56,6 +62,19 @@ def _choose(target: Target, converter: ConverterName | None) -> ConverterName:
         allowed = ", ".join(c.value for c in target.converters)
         raise TargetError(f"target '{target.name}': converter '{converter.value}' is not for it; allowed: {allowed}")
     return converter
+
+
+def _converter(name: ConverterName, target: Target, ram: int | None, streamed: bool | None) -> Converter:
+    if ram is None and streamed is None:
+        return converters.get(name)
+    if name is not ConverterName.FIRMWARE:
+        raise TargetError(
+            f"target '{target.name}': a RAM budget and a streamed image are for converter 'firmware', "
+            f"not '{name.value}'; choose that one, or leave them out"
+        )
+    from bitship.converters.firmware import FirmwareConverter
+
+    return FirmwareConverter(ram=ram, streamed=streamed)
 
 
 def check_fits(graph: Graph, target: Target) -> None:

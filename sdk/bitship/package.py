@@ -40,6 +40,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     artifacts: tuple[Artifact, ...]
     tools: dict[str, str]
     files: dict[str, str]
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def write(
         artifacts=conversion.artifacts,
         tools=dict(sorted(conversion.tools.items())),
         files={name: _sha256(folder / name) for name in names},
+        schedule=conversion.schedule,
     )
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (folder / MANIFEST).write_bytes(text + b"\n")

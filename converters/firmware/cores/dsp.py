@@ -2,21 +2,29 @@
 
 from collections.abc import Callable, Mapping
 
-from bitship.converters.firmware.cores import dsp_conv, dsp_depthwise
+from bitship.converters.firmware.cores import dsp_conv, dsp_depthwise, dsp_elementwise, dsp_pool
 from bitship.graph import Graph, Node
 from bitship.graph.base import Op
 from bitship.graph.calls import Call
-from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from bitship.graph.ops import Add, AvgPool2D, Conv2D, DepthwiseConv2D, FullyConnected, MaxPool2D, Mul, Rescale, Sub
 
 FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
     Conv2D: dsp_conv.conv2d,
     DepthwiseConv2D: dsp_depthwise.depthwise_conv2d,
     FullyConnected: dsp_conv.fully_connected,
+    Add: dsp_elementwise.total,
+    Sub: dsp_elementwise.total,
+    Mul: dsp_elementwise.mul,
+    Rescale: dsp_elementwise.rescale,
+    AvgPool2D: dsp_pool.pool,
+    MaxPool2D: dsp_pool.pool,
 }
 
 # Function without its prefix to the sources it needs, relative to firmware/src.
 FILES: dict[str, tuple[str, ...]] = {
     "dsp_conv2d": ("dsp/conv2d.c", "dsp/dot.c", "dsp/patch.c"),
     "dsp_depthwise_conv2d": ("dsp/depthwise.c",),
+    **dict.fromkeys(("dsp_sum", "dsp_sum_tables", "dsp_mul"), ("dsp/elementwise.c",)),
+    **dict.fromkeys(("dsp_avg_pool2d", "dsp_max_pool2d"), ("dsp/pool.c",)),
 }
 HEADERS: tuple[str, ...] = ("dsp/acle.h", "dsp/dot.h", "dsp/patch.h")

@@ -63,10 +63,11 @@ def raw(channels: int) -> Epilogue:
     return Epilogue(Form.RAW, zero, zero, zero, zero)
 
 
-def fit(requant: Rescale | None, lo: Ints, hi: Ints) -> Epilogue:
+def fit(requant: Rescale | None, lo: Ints, hi: Ints, biased: bool = True) -> Epilogue:
     """Return the cheapest exact form for accumulators of every channel in [lo, hi].
 
     requant  the op's epilogue, with one multiplier or one per channel
+    biased   whether something may be added to the accumulators
     """
     channels = len(lo)
     if requant is None or requant.dtype is not DType.INT8 or (requant.qmin, requant.qmax) != (-128, 127):
@@ -76,7 +77,7 @@ def fit(requant: Rescale | None, lo: Ints, hi: Ints) -> Epilogue:
     for form in (_floor, _double):
         rows = [form(requant, c, int(lo[c]), int(hi[c])) for c in range(channels)]
         found = [row for row in rows if row is not None]
-        if len(found) == channels:
+        if len(found) == channels and (biased or not any(row[0] for row in found)):
             added, multiplier, offset, shift = np.array(found, np.int64).T
             return Epilogue(Form.FLOOR if form is _floor else Form.DOUBLE, added, multiplier, offset, shift)
     return raw(channels)

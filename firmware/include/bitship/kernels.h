@@ -106,6 +106,19 @@ int bitship_depthwise_conv2d(const struct bitship_window *p, const void *x, cons
 int bitship_avg_pool2d(const struct bitship_window *p, const void *x, void *out);
 int bitship_max_pool2d(const struct bitship_window *p, const void *x, void *out);
 
+/* x [rows, depth] int8 or int16; w [channels, depth] int8; out [rows, channels]. The bias has the input's
+ * zero point in it: bias[o] - input_zero_point * sum over k of (w[o, k] - weight_zero_point), modulo 2^32. */
+struct bitship_fully_connected {
+    int32_t x_dtype;
+    int32_t rows;
+    int32_t depth;
+    int32_t channels;
+    int32_t weight_zero_point;
+    const struct bitship_rescale *requant;
+};
+int bitship_fully_connected(const struct bitship_fully_connected *p, const void *x, const int8_t *w,
+                            const int32_t *bias, void *out);
+
 /* a [B, M, K] int8 or int16; b [B, K, N] int8; out [B, M, N]. */
 struct bitship_matmul {
     int32_t a_dtype;
@@ -358,6 +371,34 @@ int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, cons
 /* Multiplier 1: out_c is in_c, at least 4; at most 81 taps. scratch: in_c bytes, a row of zero points. */
 int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                                  void *scratch, int32_t scratch_bytes, void *out);
+
+/* x [N, H, W, C] int8. Padding is not counted. */
+int bitship_dsp_avg_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
+int bitship_dsp_max_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
+
+/* `rows` rows of `columns` int8; a row of an operand begins a_row or b_row elements behind the one before, 0
+ * to repeat it. */
+struct bitship_dsp_pairs {
+    int32_t rows;
+    int32_t columns;
+    int32_t a_row;
+    int32_t b_row;
+    int32_t a; /* factor, or (mul) zero point */
+    int32_t b;
+    int32_t epilogue; /* mul, sum_tables: enum bitship_dsp_epilogue */
+    int32_t multiplier;
+    int32_t offset;
+    int32_t shift;
+    int32_t qmin; /* sum */
+    int32_t qmax;
+};
+/* clamp((a * p->a + b * p->b + offset) >> shift): add, or sub. */
+int bitship_dsp_sum(const struct bitship_dsp_pairs *p, const int8_t *a, const int8_t *b, int8_t *out);
+/* The epilogue of tables[a + 128] + tables[b + 384], 512 entries. */
+int bitship_dsp_sum_tables(const struct bitship_dsp_pairs *p, const int8_t *a, const int8_t *b,
+                           const int32_t *tables, int8_t *out);
+/* The epilogue of (a - p->a) * (b - p->b). */
+int bitship_dsp_mul(const struct bitship_dsp_pairs *p, const int8_t *a, const int8_t *b, int8_t *out);
 
 /* The host's library alone: convolutions whose weights are packed once for this processor's instructions, the
  * same bits. A level is 0 (none), 1 (AVX2) or 2 (AVX512-VNNI too); any up to bitship_host_level() may be

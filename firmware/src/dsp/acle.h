@@ -66,6 +66,11 @@ static inline int32_t bitship_ssat8(int32_t x) {
     __asm__("ssat %0, #8, %1" : "=r"(y) : "r"(x));
     return y;
 }
+static inline uint32_t bitship_max8(uint32_t a, uint32_t b) {
+    uint32_t y; /* one statement: the comparison's flags must live until they select */
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(y) : "r"(a), "r"(b));
+    return y;
+}
 
 #else
 
@@ -92,6 +97,16 @@ static inline int32_t bitship_smmlar(int32_t a, int32_t b, int32_t c) {
 
 /* x in [-128, 127]. */
 static inline int32_t bitship_ssat8(int32_t x) { return x < -128 ? -128 : x > 127 ? 127 : x; }
+
+/* The larger of each of four int8. */
+static inline uint32_t bitship_max8(uint32_t a, uint32_t b) {
+    uint32_t y = 0;
+    for (int i = 0; i < 32; i += 8) {
+        const int8_t p = (int8_t)(a >> i & 0xffu), q = (int8_t)(b >> i & 0xffu);
+        y |= (uint32_t)(uint8_t)(p > q ? p : q) << i;
+    }
+    return y;
+}
 
 #endif
 

@@ -24,6 +24,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     models.quantize,
     models.inspect,
     models.sensitivity,
+    packages.fit,
     packages.export,
     packages.bench,
     packages.compare,

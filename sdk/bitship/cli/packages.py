@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from bitship.cli.models import Calibration, Json, Model, Outputs, RecipeName, read_model
@@ -17,6 +18,17 @@ Converter = Annotated[
 ]
 
 
+def byte_count(text: str | None) -> int | None:
+    """Return bytes: 65536, 64k (1,024 each), 1M."""
+    if text is None:
+        return None
+    units = {"k": 1 << 10, "m": 1 << 20}
+    number, unit = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 1)
+    if not number.isdigit() or int(number) < 1:
+        raise typer.BadParameter(f"'{text}' is no number of bytes; 65536, 64k or 1M are")
+    return int(number) * unit
+
+
 def export(
     model: Model,
     target: Annotated[str, typer.Option("-t", "--target", help="A target's name; 'bitship targets' lists them.")],
@@ -25,6 +37,16 @@ def export(
     calibration: Calibration = None,
     recipe: RecipeName = "int8",
     output: Outputs = None,
+    ram: Annotated[
+        str | None, typer.Option(help="RAM for arena, stack and static data: 64k, 1M, bytes. Firmware only.")
+    ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Whether the image arrives by rows, never whole in RAM; by default where --ram allows nothing else.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a package that is there.")] = False,
     json: Json = False,
 ) -> None:
@@ -35,7 +57,9 @@ def export(
     with working(f"reading {model}", json):
         graph = read_model(model, calibration, output, recipe)
     with working(f"exporting for {target}", json):
-        package = run(graph, target, out, converter=converter, overwrite=overwrite)
+        package = run(
+            graph, target, out, converter=converter, overwrite=overwrite, ram=byte_count(ram), streamed=stream
+        )
     if json:
         print((package.path / MANIFEST).read_text(), end="")
         return
@@ -43,9 +67,50 @@ def export(
     c = console()
     c.print(f"{out}: {m.converter.value} package for {m.target}, graph {m.graph_digest[:12]}, {m.macs:,} MACs")
     code = f", code {m.footprint.code_bytes:,} B" if m.footprint.code_bytes is not None else ""
-    c.print(f"  weights {m.footprint.weights_bytes:,} B{code}; arena {m.footprint.arena_bytes:,} B")
+    stack = f", stack {m.footprint.stack_bytes:,} B" if m.footprint.stack_bytes is not None else ""
+    c.print(f"  weights {m.footprint.weights_bytes:,} B{code}; arena {m.footprint.arena_bytes:,} B{stack}")
+    if m.schedule:
+        c.print(f"  {m.schedule}")
     for a in m.artifacts:
         c.print(f"  {a.role:12} {a.numerics.value:9} {a.path}")
+
+
+def fit(
+    model: Model,
+    target: Annotated[str, typer.Option("-t", "--target", help="A microcontroller; 'bitship targets' lists them.")],
+    ram: Annotated[str | None, typer.Option(help="RAM to count with: 64k, 1M, bytes; the target's by default.")] = None,
+    simulate: Annotated[bool, typer.Option(help="Count instructions where the target is emulated.")] = True,
+    most: Annotated[int, typer.Option(min=1, help="How many schedules to build.")] = 8,
+    calibration: Calibration = None,
+    recipe: RecipeName = "int8",
+    output: Outputs = None,
+    json: Json = False,
+) -> None:
+    """Show what a model needs under every schedule worth having; exit status 1 when none fits."""
+    from bitship.fitting import fit as run
+    from bitship.fitting import roomier
+
+    with working(f"reading {model}", json):
+        graph = read_model(model, calibration, output, recipe)
+    with working(f"fitting {model} to {target}", json):
+        found = run(graph, target, byte_count(ram), simulate, most)
+    if json:
+        emit_json([{**msgspec.structs.asdict(f), "ram": f.ram} for f in found])
+    else:
+        rows = [
+            (f.schedule, f.arena, f.stack, f.ram, f.flash, f.macs, f.instructions, "yes" if f.fits else "no")
+            for f in found
+        ]
+        columns = ["schedule", "arena B", "stack B", "RAM B", "flash B", "MACs", "instructions", "fits"]
+        table(f"{graph.name} on {target}: planned RAM and flash, simulated instructions", columns, rows, left=1)
+    if not any(f.fits for f in found):
+        least = min(found, key=lambda f: f.ram)
+        others = ", ".join(roomier(found)) or "no target there is"
+        console(stderr=True).print(
+            f"no schedule fits: the smallest needs {least.ram:,} B of RAM and {least.flash:,} B of flash; "
+            f"enough of both have: {others}; else use a smaller input or model"
+        )
+        raise typer.Exit(1)
 
 
 def bench(

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from bitship.graph import Graph
 from bitship.passes.exact import step_bytes
-from bitship.passes.plan import ALIGNMENT, Plan, all_aliases, plan
+from bitship.passes.plan import ALIGNMENT, Plan, all_views, allowed_overlaps, plan
+from bitship.passes.views import View, Views, candidates, joined
 
 WORK_MAX = 1_000_000  # buffers looked at, a fraction of a second, before the given order is kept
+GROUPS_MAX = 48  # concats and slices tried one by one
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ class _Buffers:
             begun = not made or made & after
             if begun and (name in self.kept or self.readers[name] & ~done or made & 1 << node):
                 alive[name] = size
-        may = {n: d for n, d in self.sharing[node].items() if n not in self.kept and not self.readers[n] & ~after}
-        return step_bytes(alive, self.output[node], may) + self.scratch[node]
+        output = self.output[node]
+        may = {n: d for n, d in self.sharing[node].items() if n in alive and not self.readers[n] & ~after}
+        fresh = output in alive and self.made[output] and not self.made[output] & done
+        may = {n: d for n, d in may.items() if fresh and n not in self.kept and n != output}
+        return step_bytes(alive, output, may) + self.scratch[node]
 
 
 class _Path(NamedTuple):
@@ -48,11 +53,19 @@ class _Path(NamedTuple):
     order: tuple[int, ...]
 
 
+class Arrangement(NamedTuple):
+    """An order, the views in it, and its plan."""
+
+    graph: Graph
+    views: Views
+    plan: Plan
+
+
 def reorder(
     graph: Graph,
     scratch: Mapping[str, int],
     overlaps: Mapping[str, Mapping[str, int]],
-    aliases: Mapping[str, str] | None = None,
+    views: Views | None = None,
     alignment: int = ALIGNMENT,
 ) -> Graph:
     """Return the graph with its nodes in an order of least peak; the given order where none is better.
@@ -60,7 +73,7 @@ def reorder(
     Exact, by dynamic programming over the sets of nodes that can have run, as long as there are not too many of them.
     Parameters as ``plan``'s.
     """
-    buffers = _buffers(graph, scratch, all_aliases(graph, aliases or {}), overlaps, alignment)
+    buffers = _buffers(graph, scratch, all_views(graph, {}, views or {}), overlaps, alignment)
     count = len(graph.nodes)
     given = max((buffers.bytes_at((1 << i) - 1, i) for i in range(count)), default=0)
     needs = _needs(graph)
@@ -84,21 +97,39 @@ def reorder(
     return replace(graph, nodes=tuple(graph.nodes[i] for i in best.order))
 
 
-def ordered_plan(
+def arrange(
     graph: Graph,
     scratch: Mapping[str, int],
     overlaps: Mapping[str, Mapping[str, int]],
-    aliases: Mapping[str, str] | None = None,
     alignment: int = ALIGNMENT,
 ) -> tuple[Graph, Plan]:
-    """Return the graph in the better of two orders, the given one and that of ``reorder``, and its plan."""
-    found = plan(graph, scratch, alignment, aliases, overlaps)
-    ordered = reorder(graph, scratch, overlaps, aliases, alignment)
-    if ordered is not graph:
-        other = plan(ordered, scratch, alignment, aliases, overlaps)
-        if other.peak < found.peak:
-            return ordered, other
-    return graph, found
+    """Return the graph in the better of two orders, the given one and that of ``reorder``, and its plan.
+
+    Concats and slices are views where that needs no more memory. Parameters as ``plan``'s.
+    """
+
+    def planned(order: Graph, views: Views) -> Plan:
+        return plan(order, scratch, alignment, overlaps=overlaps, views=views)
+
+    def with_views(order: Graph) -> Arrangement:
+        best = Arrangement(order, {}, planned(order, {}))
+        for group in groups:
+            views = joined(graph, all_views(graph, {}, best.views), group)
+            found = planned(order, views)
+            if found.peak <= best.plan.peak:
+                best = Arrangement(order, views, found)
+        return best
+
+    groups = candidates(graph, alignment)
+    if len(groups) > 1:  # all at once, then one by one
+        groups = [{name: view for group in groups for name, view in group.items()}, *groups[:GROUPS_MAX]]
+    found = [with_views(graph)]
+    for views in ({}, found[0].views) if found[0].views else ({},):
+        order = reorder(graph, scratch, overlaps, views, alignment)
+        if order is not graph:
+            found.append(with_views(order))
+    best = min(found, key=lambda a: a.plan.peak)
+    return best.graph, best.plan
 
 
 def _needs(graph: Graph) -> list[int]:
@@ -116,7 +147,7 @@ def _ready(done: int, needs: list[int]) -> Iterator[int]:
 def _buffers(
     graph: Graph,
     scratch: Mapping[str, int],
-    aliases: Mapping[str, str],
+    known: Views,
     overlaps: Mapping[str, Mapping[str, int]],
     alignment: int,
 ) -> _Buffers:
@@ -124,21 +155,18 @@ def _buffers(
         return -(-nbytes // alignment) * alignment
 
     def root(name: str) -> str:
-        return aliases.get(name, name)
+        return known.get(name, View(name)).buffer
 
-    size = {p.name: rounded(p.type.nbytes) for p in graph.inputs}
-    size |= {n.output: rounded(graph.types[n.output].nbytes) for n in graph.nodes if n.output not in aliases}
+    inputs = {root(p.name) for p in graph.inputs}
+    tensors = [*(p.name for p in graph.inputs), *(n.output for n in graph.nodes)]
+    size = {name: rounded(graph.types[name].nbytes) for name in tensors if name not in known}
     readers, made = dict.fromkeys(size, 0), dict.fromkeys(size, 0)
-    sharing = []
     for i, node in enumerate(graph.nodes):
         for name in node.inputs:
             if root(name) in size:
                 readers[root(name)] |= 1 << i
-        if root(node.output) in size:
+        if root(node.output) in size and root(node.output) not in inputs:
             made[root(node.output)] |= 1 << i
-        allowed = overlaps.get(node.output, {})
-        stay = {root(name) for name in node.inputs if name not in allowed}
-        sharing.append({root(n): d for n, d in allowed.items() if root(n) in size and root(n) not in stay})
     return _Buffers(
         size,
         readers,
@@ -146,5 +174,5 @@ def _buffers(
         frozenset(root(p.name) for p in graph.outputs),
         tuple(root(n.output) for n in graph.nodes),
         tuple(rounded(scratch.get(n.output, 0)) for n in graph.nodes),
-        tuple(sharing),
+        tuple(allowed_overlaps(n, known, overlaps) for n in graph.nodes),
     )

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from bitship.graph import Graph
-from bitship.graph.ops import Reshape
+from bitship.graph import Graph, Node
 from bitship.passes.exact import place_exactly, place_first_fit
 from bitship.passes.place import Slot
+from bitship.passes.views import View, Views, reshapes, resolve
 
 ALIGNMENT = 16
 
@@ -16,25 +16,32 @@ class Plan:
     """Where everything lies.
 
     slots    by buffer name: a tensor's, or ``<node>.scratch``
-    aliases  tensors that are another tensor's bytes (reshape): name to the buffer's, or a constant's, name
+    views    tensors that are another's bytes: name to the buffer, or constant, and the byte in it where they begin
     peak     bytes of the arena
     bound    bytes alive at the fullest step: what a plan needs in which nothing lies over anything
     optimal  whether it is proven that no placement of these tensors in this order needs fewer bytes
     """
 
     slots: Mapping[str, Slot]
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    views: Views = field(default_factory=dict)
     peak: int = 0
     bound: int = 0
     optimal: bool = False
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The buffer (or constant) of every tensor that is another's bytes."""
+        return {name: view.buffer for name, view in self.views.items()}
+
     def root(self, name: str) -> str:
         """Return the buffer (or the constant) that holds a tensor."""
-        return self.aliases.get(name, name)
+        return self.views.get(name, View(name)).buffer
 
     def slot(self, name: str) -> Slot | None:
         """Return where a tensor lies, None for a constant."""
-        return self.slots.get(self.root(name))
+        buffer, shift = self.views.get(name, View(name))
+        held = self.slots.get(buffer)
+        return held and replace(held, offset=held.offset + shift, size=held.size - shift)
 
 
 def scratch_name(node: str) -> str:
@@ -49,6 +56,7 @@ def plan(
     aliases: Mapping[str, str] | None = None,
     overlaps: Mapping[str, Mapping[str, int]] | None = None,
     held: Mapping[str, Slot] | None = None,
+    views: Views | None = None,
     exact: bool = True,
 ) -> Plan:
     """Place every tensor that is not a constant, and the scratch memory of nodes.
@@ -58,77 +66,83 @@ def plan(
     overlaps  by node (its output's name), by operand: how many bytes the operand must start behind the output for the
               two to share memory, should the operand be dead after the node (``Call.overlap``)
     held      buffers whose size or life is not what the graph says, or that it does not have; offsets do not matter
+    views     tensors that are written into, or read from, another's memory: name to where
     exact     look for the placement of the least peak; else first fit, in milliseconds
 
     Deterministic.
     """
-    aliases = all_aliases(graph, aliases or {})
-    lives = _lives(graph, aliases, scratch or {}, alignment) | dict(held or {})
-    sharing = _sharing(graph, lives, aliases, overlaps or {}, alignment)
+    known = all_views(graph, aliases or {}, views or {})
+    lives = _lives(graph, known, views or {}, scratch or {}, alignment) | dict(held or {})
+    sharing = _sharing(graph, lives, known, overlaps or {}, alignment)
     found = (place_exactly if exact else place_first_fit)(lives, sharing, alignment)
     slots = {name: replace(life, offset=found.offsets[name]) for name, life in lives.items()}
-    return Plan(slots, aliases, found.peak, _bound(lives, len(graph.nodes) + 2), found.optimal)
+    return Plan(slots, known, found.peak, _bound(lives, len(graph.nodes) + 2), found.optimal)
+
+
+def all_views(graph: Graph, aliases: Mapping[str, str], views: Views) -> dict[str, View]:
+    """Return every tensor that is another's bytes: the known ones and reshapes."""
+    return resolve({**reshapes(graph), **{name: View(of) for name, of in aliases.items()}, **views})
+
+
+def allowed_overlaps(node: Node, known: Views, overlaps: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Return what ``overlaps`` says of a node, by buffer: how far the operand's must begin behind the output's.
+
+    An operand read under two names, of which one must stay, stays.
+    """
+    allowed = overlaps.get(node.output, {})
+    stay = {known.get(i, View(i)).buffer for i in node.inputs if i not in allowed}
+    into = known.get(node.output, View(node.output)).shift
+    found: dict[str, int] = {}
+    for operand, distance in allowed.items():
+        buffer, shift = known.get(operand, View(operand))
+        if buffer not in stay:
+            found[buffer] = max(distance + into - shift, found.get(buffer, distance + into - shift))
+    return found
 
 
 def _sharing(
     graph: Graph,
     lives: Mapping[str, Slot],
-    aliases: Mapping[str, str],
+    known: Views,
     overlaps: Mapping[str, Mapping[str, int]],
     alignment: int,
 ) -> dict[tuple[str, str], int]:
-    """Return the distance of every (output, operand) that may share: the operand dies where the output begins.
-
-    An operand read under two names, of which one must stay, stays.
-    """
+    """Return the distance of every (output, operand) that may share: the operand dies where the output begins."""
     found: dict[tuple[str, str], int] = {}
     for node in graph.nodes:
-        allowed = overlaps.get(node.output, {})
-        stay = {aliases.get(i, i) for i in node.inputs if i not in allowed}
-        for operand, distance in allowed.items():
-            root = aliases.get(operand, operand)
-            if not {root, node.output} <= lives.keys() or root in stay:
-                continue
-            if lives[root].last == lives[node.output].first:
-                rounded = -(-distance // alignment) * alignment
-                found[node.output, root] = max(rounded, found.get((node.output, root), rounded))
+        output = known.get(node.output, View(node.output)).buffer
+        for operand, distance in allowed_overlaps(node, known, overlaps).items():
+            both = {operand, output} <= lives.keys() and operand != output
+            if both and lives[operand].last == lives[output].first:
+                found[output, operand] = -(-distance // alignment) * alignment
     return found
 
 
-def all_aliases(graph: Graph, known: Mapping[str, str]) -> dict[str, str]:
-    """Return every tensor that is another's bytes, the known ones and reshapes: to the buffer's or constant's name."""
-    aliases: dict[str, str] = {}
-    for node in graph.nodes:
-        if isinstance(node.op, Reshape) or node.output in known:
-            source = known.get(node.output, node.inputs[0])
-            aliases[node.output] = aliases.get(source, source)
-    return aliases
-
-
-def _lives(graph: Graph, aliases: Mapping[str, str], scratch: Mapping[str, int], alignment: int) -> dict[str, Slot]:
-    """Return every buffer's size and life, at offset 0."""
+def _lives(graph: Graph, known: Views, views: Views, scratch: Mapping[str, int], alignment: int) -> dict[str, Slot]:
+    """Return every buffer's size and life, at offset 0; a buffer begins with the first of its views that is written."""
 
     def rounded(nbytes: int) -> int:
         return -(-nbytes // alignment) * alignment
 
-    end = len(graph.nodes) + 1
-    lives = {p.name: Slot(0, rounded(p.type.nbytes), 0, 0) for p in graph.inputs}
+    lives: dict[str, Slot] = {}
 
     def touch(name: str, step: int) -> None:
-        root = aliases.get(name, name)
-        if root in lives:
-            old = lives[root]
-            lives[root] = Slot(0, old.size, old.first, max(old.last, step))
+        buffer = known.get(name, View(name)).buffer
+        if buffer not in graph.constants:
+            old = lives.get(buffer, Slot(0, rounded(graph.types[buffer].nbytes), step, step))
+            lives[buffer] = replace(old, last=step)
 
+    for port in graph.inputs:
+        touch(port.name, 0)
     for step, node in enumerate(graph.nodes, 1):
         for name in node.inputs:
             touch(name, step)
-        if node.output not in aliases:
-            lives[node.output] = Slot(0, rounded(graph.types[node.output].nbytes), step, step)
+        if node.output not in known or node.output in views:
+            touch(node.output, step)
         if scratch.get(node.output):
             lives[scratch_name(node.output)] = Slot(0, rounded(scratch[node.output]), step, step)
     for port in graph.outputs:
-        touch(port.name, end)
+        touch(port.name, len(graph.nodes) + 1)
     return lives
 
 

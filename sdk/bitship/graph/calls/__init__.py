@@ -74,6 +74,10 @@ def lower(graph: Graph, node: Node, tile: int) -> tuple[Call, ...]:
     try:
         if isinstance(node.op, ops.Concat):
             return layout.concat(node.op, node, types)
+        if isinstance(node.op, ops.FullyConnected) and tile == SMALL_TILE:
+            call = windows.fully_connected_row(node.op, node, graph)
+            if call is not None:
+                return (call,)
         out = graph.types[node.output]
         function, params, scratch = _LOWER[type(node.op)](node.op, out, types, tile)
     except UnsupportedError as e:

@@ -14,9 +14,7 @@ import numpy as np
 from bitship.graph import ops
 from bitship.graph.base import Ints, Op, TensorType
 from bitship.graph.calls.overlap import Walk, distance, elementwise_distance, window_distance
-from bitship.graph.calls.structs import CStruct, Types, steps
-
-BLOCK = 16  # channels that every build computes at once
+from bitship.graph.calls.structs import BLOCK, CStruct, Types, steps
 
 Overlap = tuple[int | None, ...]
 

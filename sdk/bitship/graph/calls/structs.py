@@ -12,6 +12,7 @@ from bitship.graph.dtypes import DType
 RANK = 6
 WIDE_TILE = 8
 SMALL_TILE = 2
+BLOCK = 16  # channels that every build computes at once (BITSHIP_LANES, at least)
 
 
 @dataclass(frozen=True)

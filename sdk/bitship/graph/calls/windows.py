@@ -4,11 +4,26 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from bitship.errors import UnsupportedError
 from bitship.graph import ops
 from bitship.graph.base import TensorType
-from bitship.graph.calls.structs import WIDE_TILE, CStruct, CValue, Lowered, Types, dtype, rescale, struct
+from bitship.graph.calls.structs import (
+    BLOCK,
+    WIDE_TILE,
+    Call,
+    CStruct,
+    CValue,
+    Lowered,
+    Packed,
+    Types,
+    dtype,
+    rescale,
+    struct,
+)
 from bitship.graph.dtypes import DType
+from bitship.graph.ir import Graph, Node
 
 _WINDOW = {
     **dict.fromkeys(("batch", "in_h", "in_w", "in_c", "out_h", "out_w", "out_c", "kernel_h", "kernel_w"), 1),
@@ -76,6 +91,28 @@ def fully_connected(op: ops.FullyConnected, out: TensorType, types: Types, tile:
     geometry: dict[str, CValue] = {"in_w": rows, "out_w": rows, "in_c": depth, "out_c": out.shape[1]}
     params, scratch = _dot(op, geometry, types[0], depth, rows, tile)
     return "conv2d", params, scratch
+
+
+def fully_connected_row(op: ops.FullyConnected, node: Node, graph: Graph) -> Call | None:
+    """One row, without scratch: the input's zero point is in the bias; None for more rows, or computed weights."""
+    x, out = graph.types[node.inputs[0]], graph.types[node.output]
+    rows, depth = x.shape
+    w, bias = (graph.constants.get(name) for name in node.inputs[1:])
+    if rows > 1 or w is None or bias is None:
+        return None
+    params = struct(
+        "fully_connected",
+        x_dtype=dtype(x.dtype),
+        rows=rows,
+        depth=depth,
+        channels=out.shape[1],
+        weight_zero_point=op.weight_zero_point,
+        requant=rescale(op.requant),
+    )
+    off = op.input_zero_point * (w.astype(np.int64) - op.weight_zero_point).sum(axis=1)
+    packed = Packed(((bias.astype(np.int64) - off) & 0xFFFFFFFF).astype("<u4").tobytes())
+    overlap = (0 if out.shape[1] <= BLOCK else None, None, None)
+    return Call("bitship_fully_connected", params, (node.inputs[0], node.inputs[1], packed), node.output, 0, overlap)
 
 
 def depthwise(op: ops.DepthwiseConv2D, out: TensorType, types: Types, tile: int) -> Lowered:
