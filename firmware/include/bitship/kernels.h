@@ -483,8 +483,8 @@ enum bitship_mve_rounding {
     BITSHIP_MVE_SINGLE = 0,
     BITSHIP_MVE_DOUBLE_UP = 1,
     BITSHIP_MVE_DOUBLE = 2,
-    BITSHIP_MVE_DOUBLE_ANY = 3,
-    BITSHIP_MVE_SINGLE_ANY = 4
+    BITSHIP_MVE_SINGLE_ANY = 4,
+    BITSHIP_MVE_DOUBLE_ANY = 5
 };
 
 /* As struct bitship_window, int8 to int8; in_h, out_h and pad_top may change from call to call. */
@@ -523,6 +523,59 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
 /* stream: the constants of every 16 channels (src/mve/depthwise.h); a tap in the padding reads scratch. */
 int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *stream,
                                  void *scratch, int32_t scratch_bytes, int8_t *out);
+
+/* x [rows, depth], weights as conv2d's; table: of every four channels their biases, multipliers, shifts (left
+ * shifts, below zero). For a few rows: each reads all weights. */
+struct bitship_mve_dense {
+    int32_t rows;
+    int32_t depth;
+    int32_t channels;
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int32_t rounding;
+};
+int bitship_mve_fully_connected(const struct bitship_mve_dense *p, const int8_t *x, const int8_t *weights,
+                                const int32_t *table, int8_t *out);
+
+/* int8 tensors of one shape. A term of a sum is a table's word at its code, as uint8, or its code times
+ * b_factor; mul: (a - a_zero_point) * (b - b_factor). */
+struct bitship_mve_binary {
+    int32_t size;
+    int32_t a_zero_point;
+    int32_t b_factor;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t left;
+    int32_t below;
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int32_t rounding;
+};
+int bitship_mve_add(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b,
+                    const int32_t *a_term, const int32_t *b_term, int8_t *out);
+int bitship_mve_add_linear(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b,
+                           const int32_t *a_term, int8_t *out);
+int bitship_mve_mul(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b, int8_t *out);
+
+/* int8 alone, otherwise as bitship_avg_pool2d and bitship_max_pool2d. */
+int bitship_mve_avg_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
+int bitship_mve_max_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
+
+/* batch images of `rows` rows of `bytes` bytes; top and bottom count rows, left and right bytes of `value`.
+ */
+struct bitship_mve_pad {
+    int32_t batch;
+    int32_t rows;
+    int32_t bytes;
+    int32_t top;
+    int32_t bottom;
+    int32_t left;
+    int32_t right;
+    int32_t value;
+};
+int bitship_mve_pad(const struct bitship_mve_pad *p, const int8_t *x, int8_t *out);
 
 /* cffi: end */
 
