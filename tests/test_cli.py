@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from op_cases import CASES
@@ -43,6 +44,19 @@ def test_inspect_draws(model: Path, tmp_path: Path) -> None:
     assert "conv2d" in (tmp_path / "g.html").read_text()
 
 
+def test_plan_shows_and_draws_the_arena(model: Path, tmp_path: Path) -> None:
+    text = run("plan", str(model), "-t", "mps2-an386", "--svg", str(tmp_path / "p.svg"))
+    assert "arena" in text
+    assert "proven" in text
+    found = json.loads(run("plan", str(model), "-t", "mps2-an386", "--json"))
+    assert found["arena_bytes"] == max(b["offset"] + b["size"] for b in found["buffers"])
+    assert found["optimal"] is True
+    drawn = ElementTree.parse(tmp_path / "p.svg").getroot()
+    titles = [e.text for e in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) == len(found["buffers"])
+    assert str(titles[0]).startswith(f"{found['buffers'][0]['name']}: input")
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_export_bench_report_compare(model: Path, tmp_path: Path) -> None:
     package, a, b = tmp_path / "pkg", tmp_path / "a.json", tmp_path / "b.json"
@@ -54,7 +68,7 @@ def test_export_bench_report_compare(model: Path, tmp_path: Path) -> None:
     assert found[0]["bits"]["differing"] == 0
     assert "latency" in run("report", str(a), str(b))
     assert json.loads(run("compare", str(a), str(b), "--json"))[0]["unit"] == "ms"
-    assert (tmp_path / "r.html").is_file()
+    assert (package / "plan.svg").read_text() in (tmp_path / "r.html").read_text()
     error = run("export", str(model), "-t", "host", "--converter", "firmware", "-o", str(package), code=2)
     assert error.count("\n") == 1
     assert "already exists" in error

@@ -11,11 +11,13 @@ from bitship.converters.firmware.fit import choose, title
 from bitship.errors import DoesNotFitError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
+from bitship.passes import picture
 from bitship.passes.stage import Stage
 from bitship.targets import Target, TargetKind
 from bitship.version import VERSION
 
 PLAN = "plan.json"
+PICTURE = picture.FILE
 EXACT = "firmware"
 
 
@@ -42,9 +44,8 @@ class FirmwareConverter:
         Raises DoesNotFitError before the compiler runs when constants or arena alone are too large, and after it
         when the image is; MissingDependencyError without the target's compiler.
         """
-        verify(graph)
         image = target.kind is TargetKind.MCU
-        program = emit.lower_graph(graph, core_of(target), self._schedule(graph, target))
+        program = self.lower(graph, target)
         build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
         recipe = build.recipe(target, program.functions, bool(program.weights))
         texts = _texts(program, target, recipe)
@@ -58,13 +59,19 @@ class FirmwareConverter:
             build.check_memories(target, flash, ram, "image and stack")
             self._check_budget(target, ram - sections.get(".stack", 0) + (stack or 0))
         write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
+        write_atomic(out / PICTURE, draw_plan(program).encode())
         return Conversion(
-            files=tuple(sorted((*texts, PLAN, recipe.output))),
+            files=tuple(sorted((*texts, PLAN, PICTURE, recipe.output))),
             artifacts=(Artifact(recipe.output, EXACT),),
             footprint=Footprint(len(program.weights), program.plan.peak, code, stack),
             tools={recipe.compiler: version, "bitship": VERSION},
             schedule="" if program.stage is None else title(program.stage.stage),
         )
+
+    def lower(self, graph: Graph, target: Target) -> emit.Program:
+        """Return the calls and the memory plan that ``convert`` writes out, with no compiler at work."""
+        verify(graph)
+        return emit.lower_graph(graph, core_of(target), self._schedule(graph, target))
 
     def _schedule(self, graph: Graph, target: Target) -> Stage | None:
         """Return the stage: the given one, or the cheapest that fits."""
@@ -73,7 +80,10 @@ class FirmwareConverter:
             return self._stage
         budget = max(min(most) - STACK_ALLOWANCE, 0) if most else None
         streamed = bool(self._streamed) if self._ram is None else self._streamed
-        return choose(graph, core_of(target), budget, streamed)
+        try:
+            return choose(graph, core_of(target), budget, streamed)
+        except DoesNotFitError as e:
+            raise DoesNotFitError(f"{target.name}: {e}") from None
 
     def _check_budget(self, target: Target, ram: int) -> None:
         if self._ram is not None and ram > self._ram:
@@ -110,6 +120,18 @@ def _usage(sections: dict[str, int]) -> tuple[int, int, int]:
     ram = data + sum(sections.get(s, 0) for s in (".bss", ".arena", ".stack"))
     code = data + sum(sections.get(s, 0) for s in (".vectors", ".text", ".rodata", ".ARM.exidx"))
     return code + sections.get(".weights", 0), ram, code
+
+
+def plan_rows(program: emit.Program) -> list[picture.Row]:
+    """Return the buffers of a program's plan, by the step they begin with."""
+    g = program.graph
+    return picture.rows(program.plan, [p.name for p in g.inputs], [p.name for p in g.outputs])
+
+
+def draw_plan(program: emit.Program) -> str:
+    """Return a program's plan as SVG."""
+    steps = [node.op.name for node, _ in program.calls]
+    return picture.draw(program.plan, plan_rows(program), steps, program.graph.name)
 
 
 def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: int, stack: int | None) -> bytes:

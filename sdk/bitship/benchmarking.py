@@ -11,6 +11,7 @@ from bitship.device.base import Device
 from bitship.errors import BitsDifferError, DeviceError
 from bitship.graph.base import Array
 from bitship.package import Package
+from bitship.passes.picture import FILE as PICTURE
 from bitship.report import SCHEMA, Bits, Report
 from bitship.targets import TargetKind, load
 
@@ -82,6 +83,7 @@ def bench(
         environment=device.environment(),
         tools=m.tools,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
+        plan=(package.path / PICTURE).read_text() if PICTURE in m.files else "",
     )
 
 

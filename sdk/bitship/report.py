@@ -30,7 +30,10 @@ class Bits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One benchmark of one package on one device. ``environment`` says what decides the figures."""
+    """One benchmark of one package on one device. ``environment`` says what decides the figures.
+
+    plan  the memory plan as SVG, where the package has one
+    """
 
     schema: int
     package: str
@@ -47,6 +50,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environment: dict[str, str]
     tools: dict[str, str]
     when: str
+    plan: str = ""
 
 
 class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -29,8 +29,15 @@ def write_html(
 
     env = jinja2.Environment(loader=jinja2.PackageLoader("bitship", "templates"), autoescape=True)
     rows = [_row(r) for r in reports]
+    plans = {r.plan: r for r in reports if r.plan}  # once for reports of one package
     page = env.get_template("report.html").render(
-        title=title, reports=rows, charts=_charts(reports), notes=list(notes), number=number, version=VERSION
+        title=title,
+        reports=rows,
+        plans=list(plans.values()),
+        charts=_charts(reports),
+        notes=list(notes),
+        number=number,
+        version=VERSION,
     )
     write_atomic(path, page.encode())
 

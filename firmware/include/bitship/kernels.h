@@ -337,12 +337,17 @@ int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t
 int bitship_shiftgelu(const struct bitship_shift_exp *p, const int8_t *x, void *out);
 
 /* Kernels for Arm's DSP extension. Parameters are checked when they are made, not at run time; weights are
- * packed ahead of time, per channel: bias, int8 weights, and unless the epilogue is RAW multiplier m, offset
+ * packed ahead of time, per channel: bias, weights, and unless the epilogue is RAW multiplier m, offset
  * c and shift s. FLOOR and DOUBLE give int8: clamp((c + (acc * m >> 32)) >> s), and gemmlowp's rounding,
  * which needs the sign too: clamp((c + (acc < 0 ? -1 : 0) + ((2 * acc * m + 2^31) >> 32)) >> s). RAW leaves
  * int32 to `requant` (NULL: as it is).
  */
 enum bitship_dsp_epilogue { BITSHIP_DSP_FLOOR = 0, BITSHIP_DSP_DOUBLE = 1, BITSHIP_DSP_RAW = 2 };
+enum bitship_dsp_weights {
+    BITSHIP_DSP_BYTES = 0, /* int8 */
+    BITSHIP_DSP_HALVES =
+        1 /* int16: twice the flash, fewer instructions, and a zero point is taken off already */
+};
 
 /* x [N, H, W, C] int8; out [N, OH, OW, O]. scratch: patches of four pixels, or one. */
 struct bitship_dsp_conv2d {
@@ -363,6 +368,7 @@ struct bitship_dsp_conv2d {
     int32_t pad_left;
     int32_t input_zero_point; /* what the padding reads; the bias takes it off */
     int32_t epilogue;         /* enum bitship_dsp_epilogue */
+    int32_t weights;          /* enum bitship_dsp_weights; depthwise: HALVES */
     const struct bitship_rescale *requant;
 };
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,

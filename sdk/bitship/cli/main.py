@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from bitship.cli import models, packages, system
+from bitship.cli import memory, models, packages, system
 from bitship.errors import BitshipError
 from bitship.version import VERSION
 
@@ -25,6 +25,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     models.inspect,
     models.sensitivity,
     packages.fit,
+    memory.plan,
     packages.export,
     packages.bench,
     packages.compare,
