@@ -1,4 +1,4 @@
-"""MobileNetV2 1.0 at 224 with random weights, from one table: as a torch module, as ONNX, and as an integer graph."""
+"""MobileNetV2 with random weights, from one table: as a torch module, as ONNX, and as an integer graph."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,11 +29,19 @@ class Layer:
     back: int = 0
 
 
-def layers() -> Iterator[Layer]:
-    """Yield the convolutional part in execution order."""
-    yield Layer("conv", 3, 32, 3, 2, True)
-    c = 32
-    for expansion, o, repeats, first in _ROWS:
+def scaled(channels: int, width: float) -> int:
+    """Return the channels at a width: a multiple of 8, not more than a tenth below."""
+    exact = channels * width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
+
+
+def layers(width: float = 1.0, last: int = 1280) -> Iterator[Layer]:
+    """Yield the convolutional part in execution order; ``last`` is the last convolution's channels."""
+    c = scaled(32, width)
+    yield Layer("conv", 3, c, 3, 2, True)
+    for expansion, full, repeats, first in _ROWS:
+        o = scaled(full, width)
         for i in range(repeats):
             stride, wide = first if i == 0 else 1, c * expansion
             if expansion > 1:
@@ -43,7 +51,7 @@ def layers() -> Iterator[Layer]:
             if stride == 1 and c == o:
                 yield Layer("add", o, o, back=3)
             c = o
-    yield Layer("conv", c, 1280, relu6=True)
+    yield Layer("conv", c, last, relu6=True)
 
 
 def weights() -> list[tuple[Array, Array]]:
@@ -133,10 +141,13 @@ def onnx_model() -> Any:
     return model
 
 
-def integer_graph() -> Graph:
-    """Return the same table as an int8 graph with random int8 weights and factors that keep activations spread."""
+def integer_graph(size: int = SIZE, width: float = 1.0, last: int = 1280) -> Graph:
+    """Return the same table as an int8 graph with random int8 weights and factors that keep activations spread.
+
+    MobileNetV2 0.35 for a microcontroller is (144, 0.35, 448).
+    """
     g, rng = GraphBuilder("mobilenet_v2"), np.random.default_rng(0)
-    history = [g.input("x", (1, SIZE, SIZE, 3), DType.INT8)]
+    history = [g.input("x", (1, size, size, 3), DType.INT8)]
 
     def requant(n: int, depth: int, relu: bool) -> Rescale:
         mantissa, shift = np.frexp(rng.uniform(0.7, 1.3, n) / (90.0 * np.sqrt(depth)))
@@ -150,7 +161,7 @@ def integer_graph() -> Graph:
     def zero_point(previous: int) -> int:
         return -128 if table[previous].relu6 else 0
 
-    table = list(layers())
+    table = list(layers(width, last))
     for i, layer in enumerate(table):
         izp, p = zero_point(i - 1) if i else 0, (layer.kernel // 2,) * 4
         pair, k, o = (layer.stride, layer.stride), layer.kernel, layer.outputs
@@ -164,7 +175,9 @@ def integer_graph() -> Graph:
         else:
             conv = Conv2D(pair, p, input_zero_point=izp, requant=requant(o, k * k * layer.inputs, layer.relu6))
             history.append(g.node("conv", conv, history[-1], *operands((o, k, k, layer.inputs), o)))
-    mean = ReduceSum((1, 2), -128, Rescale((1402438300,), (-5,), output_zero_point=-128))  # 1 / 49
-    flat = g.node("flat", Reshape((1, 1280)), g.node("mean", mean, history[-1]))
-    last = FullyConnected(-128, requant=requant(CLASSES, 1280, False))
-    return g.finish([(g.node("logits", last, flat, *operands((CLASSES, 1280), CLASSES)), None)])
+    pixels = g.types[history[-1]].shape[1] * g.types[history[-1]].shape[2]
+    mantissa, shift = np.frexp(1 / pixels)
+    average = Rescale((round(mantissa * (1 << 31)),), (int(shift),), output_zero_point=-128)
+    flat = g.node("flat", Reshape((1, last)), g.node("mean", ReduceSum((1, 2), -128, average), history[-1]))
+    classifier = FullyConnected(-128, requant=requant(CLASSES, last, False))
+    return g.finish([(g.node("logits", classifier, flat, *operands((CLASSES, last), CLASSES)), None)])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from device_cases import DEVICE_CASES
 from op_builders import Case
 from op_cases import CASES
 from transformer_cases import TRANSFORMER_CASES
@@ -10,7 +11,7 @@ from transformer_cases import TRANSFORMER_CASES
 from bitship.graph import Graph, Node, Port
 from bitship.graph.base import Array
 
-ALL_CASES = CASES | TRANSFORMER_CASES
+ALL_CASES = CASES | DEVICE_CASES | TRANSFORMER_CASES
 
 
 def _renamed(graph: Graph, prefix: str) -> Graph:

@@ -83,7 +83,10 @@ class FirmwareConverter:
             return None
         budget = max(min(most) - STACK_ALLOWANCE, 0) if most else None
         streamed = bool(self._streamed) if self._ram is None else self._streamed
-        return choose(graph, core_of(target), budget, streamed)
+        try:
+            return choose(graph, core_of(target), budget, streamed)
+        except DoesNotFitError as e:
+            raise DoesNotFitError(f"{target.name}: {e}") from None
 
     def _check_budget(self, target: Target, ram: int) -> None:
         if self._ram is not None and ram > self._ram:

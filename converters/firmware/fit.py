@@ -143,7 +143,7 @@ def _why(graph: Graph, core: Core, found: list[Option], arena_bytes: int, stream
     hint = "" if streamed else "; a streamed image needs less where the image itself is at the peak"
     return (
         f"{graph.name}: the arena needs {best.arena} B, {arena_bytes} B are allowed, {best.arena - arena_bytes} B too "
-        f"many; {len(found)} schedules were tried, the smallest is: {best.title}; at its peak are {_peak_set(plan)}; "
+        f"many; schedules tried: {len(found)}, the smallest: {best.title}; at its peak are {_peak_set(plan)}; "
         f"use a smaller input or model, or more RAM{hint}"
     )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bitship.converters.firmware.cores.dsp_conv import call, constants, dense, epilogue, geometry, wrapped
+from bitship.converters.firmware.cores.dsp_conv import Weights, call, constants, dense, epilogue, geometry, wrapped
 from bitship.converters.firmware.cores.epilogues import Epilogue
 from bitship.graph import Graph, Node
 from bitship.graph.base import Ints
@@ -45,4 +45,4 @@ def depthwise_conv2d(graph: Graph, node: Node) -> Call | None:
     flat = w.reshape(kh * kw, c)
     form = epilogue(op.requant, flat.T, bias, op.input_zero_point)
     packed = _pack(flat, wrapped(bias - op.input_zero_point * flat.sum(0) + form.added), form)
-    return call("dsp_depthwise_conv2d", node, size, (c, kh, kw, c), packed, form, c, lag=1)
+    return call("dsp_depthwise_conv2d", node, size, (c, kh, kw, c), packed, form, Weights.HALVES, c, lag=1)

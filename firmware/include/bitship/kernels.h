@@ -337,12 +337,17 @@ int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t
 int bitship_shiftgelu(const struct bitship_shift_exp *p, const int8_t *x, void *out);
 
 /* Kernels for Arm's DSP extension. Parameters are checked when they are made, not at run time; weights are
- * packed ahead of time, per channel: bias, int8 weights, and unless the epilogue is RAW multiplier m, offset
+ * packed ahead of time, per channel: bias, weights, and unless the epilogue is RAW multiplier m, offset
  * c and shift s. FLOOR and DOUBLE give int8: clamp((c + (acc * m >> 32)) >> s), and gemmlowp's rounding,
  * which needs the sign too: clamp((c + (acc < 0 ? -1 : 0) + ((2 * acc * m + 2^31) >> 32)) >> s). RAW leaves
  * int32 to `requant` (NULL: as it is).
  */
 enum bitship_dsp_epilogue { BITSHIP_DSP_FLOOR = 0, BITSHIP_DSP_DOUBLE = 1, BITSHIP_DSP_RAW = 2 };
+enum bitship_dsp_weights {
+    BITSHIP_DSP_BYTES = 0, /* int8 */
+    BITSHIP_DSP_HALVES =
+        1 /* int16: twice the flash, fewer instructions, and a zero point is taken off already */
+};
 
 /* x [N, H, W, C] int8; out [N, OH, OW, O]. scratch: patches of four pixels, or one. */
 struct bitship_dsp_conv2d {
@@ -363,6 +368,7 @@ struct bitship_dsp_conv2d {
     int32_t pad_left;
     int32_t input_zero_point; /* what the padding reads; the bias takes it off */
     int32_t epilogue;         /* enum bitship_dsp_epilogue */
+    int32_t weights;          /* enum bitship_dsp_weights; depthwise: HALVES */
     const struct bitship_rescale *requant;
 };
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
@@ -441,8 +447,8 @@ enum bitship_mve_rounding {
     BITSHIP_MVE_SINGLE = 0,
     BITSHIP_MVE_DOUBLE_UP = 1,
     BITSHIP_MVE_DOUBLE = 2,
-    BITSHIP_MVE_DOUBLE_ANY = 3,
-    BITSHIP_MVE_SINGLE_ANY = 4
+    BITSHIP_MVE_SINGLE_ANY = 4,
+    BITSHIP_MVE_DOUBLE_ANY = 5
 };
 
 /* As struct bitship_window, int8 to int8; in_h, out_h and pad_top may change from call to call. */
@@ -481,6 +487,59 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
 /* stream: the constants of every 16 channels (src/mve/depthwise.h); a tap in the padding reads scratch. */
 int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *stream,
                                  void *scratch, int32_t scratch_bytes, int8_t *out);
+
+/* x [rows, depth], weights as conv2d's; table: of every four channels their biases, multipliers, shifts (left
+ * shifts, below zero). For a few rows: each reads all weights. */
+struct bitship_mve_dense {
+    int32_t rows;
+    int32_t depth;
+    int32_t channels;
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int32_t rounding;
+};
+int bitship_mve_fully_connected(const struct bitship_mve_dense *p, const int8_t *x, const int8_t *weights,
+                                const int32_t *table, int8_t *out);
+
+/* int8 tensors of one shape. A term of a sum is a table's word at its code, as uint8, or its code times
+ * b_factor; mul: (a - a_zero_point) * (b - b_factor). */
+struct bitship_mve_binary {
+    int32_t size;
+    int32_t a_zero_point;
+    int32_t b_factor;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t left;
+    int32_t below;
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int32_t rounding;
+};
+int bitship_mve_add(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b,
+                    const int32_t *a_term, const int32_t *b_term, int8_t *out);
+int bitship_mve_add_linear(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b,
+                           const int32_t *a_term, int8_t *out);
+int bitship_mve_mul(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b, int8_t *out);
+
+/* int8 alone, otherwise as bitship_avg_pool2d and bitship_max_pool2d. */
+int bitship_mve_avg_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
+int bitship_mve_max_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
+
+/* batch images of `rows` rows of `bytes` bytes; top and bottom count rows, left and right bytes of `value`.
+ */
+struct bitship_mve_pad {
+    int32_t batch;
+    int32_t rows;
+    int32_t bytes;
+    int32_t top;
+    int32_t bottom;
+    int32_t left;
+    int32_t right;
+    int32_t value;
+};
+int bitship_mve_pad(const struct bitship_mve_pad *p, const int8_t *x, int8_t *out);
 
 /* cffi: end */
 

@@ -18,7 +18,7 @@ struct block {
 /* All channels of a block by a kernel that leaves accumulators, rescaled one pixel at a time. */
 static void finish_raw(const struct bitship_dsp_conv2d *p, const struct block *block, bitship_dsp_dot *dot) {
     int32_t acc[PIXELS * CHUNK];
-    const int32_t bytes = bitship_dsp_channel_bytes(block->quads, BITSHIP_DSP_RAW);
+    const int32_t bytes = bitship_dsp_channel_bytes(block->quads, p->weights, BITSHIP_DSP_RAW);
     const int32_t item = bitship_item_bytes(bitship_finish_dtype(p->requant));
     for (int32_t first = 0; first < p->out_c; first += CHUNK) {
         const int32_t n = bitship_min(CHUNK, p->out_c - first);
@@ -38,12 +38,14 @@ static void finish_raw(const struct bitship_dsp_conv2d *p, const struct block *b
 
 /* All channels of a block of one, three or four pixels. */
 static void finish(const struct bitship_dsp_conv2d *p, const struct block *block) {
-    bitship_dsp_dot *dot = block->pixels == 1 ? bitship_dsp_dot1(p->epilogue) : bitship_dsp_dot4(p->epilogue);
+    bitship_dsp_dot *dot = block->pixels == 1 ? bitship_dsp_dot1(p->weights, p->epilogue)
+                                              : bitship_dsp_dot4(p->weights, p->epilogue);
     if (p->epilogue == BITSHIP_DSP_RAW) {
         finish_raw(p, block, dot);
         return;
     }
-    const ptrdiff_t bytes = (ptrdiff_t)bitship_dsp_channel_bytes(block->quads, p->epilogue) * p->out_c;
+    const ptrdiff_t bytes =
+        (ptrdiff_t)bitship_dsp_channel_bytes(block->quads, p->weights, p->epilogue) * p->out_c;
     const struct bitship_dsp_run run = {block->patch, block->weights, block->weights + bytes,
                                         block->out,   p->out_c,       (block->pixels - 1) * p->out_c,
                                         block->quads};

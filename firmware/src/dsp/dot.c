@@ -74,10 +74,17 @@
     "sxtb16 r12, " word "\n\t" HALF("r12") "ldm r0!, {r4-r7}\n\t"                                            \
     "sxtb16 " word ", " word ", ror #8\n\t" HALF(word)
 
-#define ONE_QUAD "ldr r2, [r1], #4\n\t" QUAD("r2")
-#define TWO_QUADS "ldrd r2, r3, [r1], #8\n\t" QUAD("r2") QUAD("r3")
+/* int8 weights: one word a quad. */
+#define BYTES_QUAD "ldr r2, [r1], #4\n\t" QUAD("r2")
+#define BYTES_TWO "ldrd r2, r3, [r1], #8\n\t" QUAD("r2") QUAD("r3")
 
-#define FOUR_PIXELS(epilogue)                                                                                \
+/* int16 weights: two words a quad, elements (0, 2) and (1, 3). */
+#define HALVES_QUAD                                                                                          \
+    "ldrd r2, r3, [r1], #8\n\t"                                                                              \
+    "ldm r0!, {r4-r7}\n\t" HALF("r2") "ldm r0!, {r4-r7}\n\t" HALF("r3")
+#define HALVES_TWO HALVES_QUAD HALVES_QUAD
+
+#define FOUR_PIXELS(one, two, epilogue)                                                                      \
     BEGIN("5")                                                                                               \
     "1:\n\t"                                                                                                 \
     "ldr r8, [r1], #4\n\t"                                                                                   \
@@ -88,12 +95,12 @@
     "mov r11, r8\n\t"                                                                                        \
     "ldr pc, " ENTRY                                                                                         \
     "\n\t"                                                                                                   \
-    "2:\n\t" TWO_QUADS TWO_QUADS                                                                             \
+    "2:\n\t" two two                                                                                         \
     "cmp r0, lr\n\t"                                                                                         \
     "bne 2b\n\t"                                                                                             \
     "ldr pc, " TAIL                                                                                          \
     "\n\t"                                                                                                   \
-    "43:\n\t" ONE_QUAD "42:\n\t" TWO_QUADS "40:\n\t" epilogue NEXT "41:\n\t" ONE_QUAD "b 40b\n\t"
+    "43:\n\t" one "42:\n\t" two "40:\n\t" epilogue NEXT "41:\n\t" one "b 40b\n\t"
 
 /* One instruction on each of the four sums; `rest` follows "rN, rN, " or "rN, ". */
 #define EACH(op, rest)                                                                                       \
@@ -121,15 +128,17 @@
     FACTORS TWICE("r8") TWICE("r9") TWICE("r10") TWICE("r11") EACH("asr", "r12") SATURATE STORE("strb", "1")
 #define RAW STORE("str", "4")
 
-__attribute__((naked)) static void four_floor(const struct bitship_dsp_run *run __attribute__((unused))) {
-    __asm__ volatile(FOUR_PIXELS(FLOOR));
-}
-__attribute__((naked)) static void four_double(const struct bitship_dsp_run *run __attribute__((unused))) {
-    __asm__ volatile(FOUR_PIXELS(DOUBLE));
-}
-__attribute__((naked)) static void four_raw(const struct bitship_dsp_run *run __attribute__((unused))) {
-    __asm__ volatile(FOUR_PIXELS(RAW));
-}
+#define KERNEL(name, body)                                                                                   \
+    __attribute__((naked)) static void name(const struct bitship_dsp_run *run __attribute__((unused))) {     \
+        __asm__ volatile(body);                                                                              \
+    }
+
+KERNEL(four_bytes_floor, FOUR_PIXELS(BYTES_QUAD, BYTES_TWO, FLOOR))
+KERNEL(four_bytes_double, FOUR_PIXELS(BYTES_QUAD, BYTES_TWO, DOUBLE))
+KERNEL(four_bytes_raw, FOUR_PIXELS(BYTES_QUAD, BYTES_TWO, RAW))
+KERNEL(four_halves_floor, FOUR_PIXELS(HALVES_QUAD, HALVES_TWO, FLOOR))
+KERNEL(four_halves_double, FOUR_PIXELS(HALVES_QUAD, HALVES_TWO, DOUBLE))
+KERNEL(four_halves_raw, FOUR_PIXELS(HALVES_QUAD, HALVES_TWO, RAW))
 
 /* A quad of one pixel from two words of its patch. */
 #define ALONE(word, even, odd)                                                                               \
@@ -140,24 +149,42 @@ __attribute__((naked)) static void four_raw(const struct bitship_dsp_run *run __
     "sxtb16 " word ", " word                                                                                 \
     ", ror #8\n\t"                                                                                           \
     "smlad r8, " odd ", " word ", r8\n\t"
-#define ALONE_TAIL                                                                                           \
+#define ALONE_BYTES                                                                                          \
     "ldr r2, [r1], #4\n\t"                                                                                   \
     "ldrd r4, r5, [r0], #8\n\t" ALONE("r2", "r4", "r5")
+#define ALONE_BYTES_FOUR                                                                                     \
+    "ldm r1!, {r2, r3, r9, r10}\n\t"                                                                         \
+    "ldm r0!, {r4-r7}\n\t" ALONE("r2", "r4", "r5")                                                           \
+        ALONE("r3", "r6", "r7") "ldm r0!, {r4-r7}\n\t" ALONE("r9", "r4", "r5") ALONE("r10", "r6", "r7")
 
-#define ONE_PIXEL(epilogue)                                                                                  \
+#define ALONE_HALVES                                                                                         \
+    "ldrd r2, r3, [r1], #8\n\t"                                                                              \
+    "ldrd r4, r5, [r0], #8\n\t"                                                                              \
+    "smlad r8, r4, r2, r8\n\t"                                                                               \
+    "smlad r8, r5, r3, r8\n\t"
+#define ALONE_HALVES_TWO                                                                                     \
+    "ldm r1!, {r2, r3, r9, r10}\n\t"                                                                         \
+    "ldm r0!, {r4-r7}\n\t"                                                                                   \
+    "smlad r8, r4, r2, r8\n\t"                                                                               \
+    "smlad r8, r5, r3, r8\n\t"                                                                               \
+    "smlad r8, r6, r9, r8\n\t"                                                                               \
+    "smlad r8, r7, r10, r8\n\t"
+
+#define ONE_PIXEL(one, four, epilogue)                                                                       \
     BEGIN("3")                                                                                               \
     "mov r11, r3\n\t" /* out */                                                                              \
     "1:\n\t"                                                                                                 \
     "ldr r8, [r1], #4\n\t"                                                                                   \
-    "ldr r0, " PATCH "\n\t"                                                                                  \
-    "ldr pc, " ENTRY "\n\t"                                                                                  \
-    "2:\n\t"                                                                                                 \
-    "ldm r1!, {r2, r3, r9, r10}\n\t"                                                                         \
-    "ldm r0!, {r4-r7}\n\t" ALONE("r2", "r4", "r5") ALONE("r3", "r6", "r7") "ldm r0!, {r4-r7}\n\t" ALONE(     \
-        "r9", "r4", "r5") ALONE("r10", "r6", "r7") "cmp r0, lr\n\t"                                          \
+    "ldr r0, " PATCH                                                                                         \
+    "\n\t"                                                                                                   \
+    "ldr pc, " ENTRY                                                                                         \
+    "\n\t"                                                                                                   \
+    "2:\n\t" four                                                                                            \
+    "cmp r0, lr\n\t"                                                                                         \
     "bne 2b\n\t"                                                                                             \
-    "ldr pc, " TAIL "\n\t"                                                                                   \
-    "43:\n\t" ALONE_TAIL "42:\n\t" ALONE_TAIL "41:\n\t" ALONE_TAIL "40:\n\t" epilogue NEXT
+    "ldr pc, " TAIL                                                                                          \
+    "\n\t"                                                                                                   \
+    "43:\n\t" one "42:\n\t" one "41:\n\t" one "40:\n\t" epilogue NEXT
 
 #define ALONE_FLOOR                                                                                          \
     FACTORS                                                                                                  \
@@ -171,58 +198,70 @@ __attribute__((naked)) static void four_raw(const struct bitship_dsp_run *run __
                         "strb r8, [r11], #1\n\t"
 #define ALONE_RAW "str r8, [r11], #4\n\t"
 
-__attribute__((naked)) static void one_floor(const struct bitship_dsp_run *run __attribute__((unused))) {
-    __asm__ volatile(ONE_PIXEL(ALONE_FLOOR));
-}
-__attribute__((naked)) static void one_double(const struct bitship_dsp_run *run __attribute__((unused))) {
-    __asm__ volatile(ONE_PIXEL(ALONE_DOUBLE));
-}
-__attribute__((naked)) static void one_raw(const struct bitship_dsp_run *run __attribute__((unused))) {
-    __asm__ volatile(ONE_PIXEL(ALONE_RAW));
-}
+KERNEL(one_bytes_floor, ONE_PIXEL(ALONE_BYTES, ALONE_BYTES_FOUR, ALONE_FLOOR))
+KERNEL(one_bytes_double, ONE_PIXEL(ALONE_BYTES, ALONE_BYTES_FOUR, ALONE_DOUBLE))
+KERNEL(one_bytes_raw, ONE_PIXEL(ALONE_BYTES, ALONE_BYTES_FOUR, ALONE_RAW))
+KERNEL(one_halves_floor, ONE_PIXEL(ALONE_HALVES, ALONE_HALVES_TWO ALONE_HALVES_TWO, ALONE_FLOOR))
+KERNEL(one_halves_double, ONE_PIXEL(ALONE_HALVES, ALONE_HALVES_TWO ALONE_HALVES_TWO, ALONE_DOUBLE))
+KERNEL(one_halves_raw, ONE_PIXEL(ALONE_HALVES, ALONE_HALVES_TWO ALONE_HALVES_TWO, ALONE_RAW))
 
 #else
 
 /* The same for any number of pixels that a patch has side by side. */
-static inline void dot(const struct bitship_dsp_run *run, int32_t pixels, int32_t epilogue) {
+static inline void dot(const struct bitship_dsp_run *run, int32_t pixels, int32_t weights, int32_t epilogue) {
     const uint8_t *w = (const uint8_t *)run->weights;
-    const int32_t bytes = bitship_dsp_channel_bytes(run->quads, epilogue);
+    const int32_t size = weights == BITSHIP_DSP_HALVES ? 8 : 4; /* bytes of a quad */
+    const int32_t bytes = bitship_dsp_channel_bytes(run->quads, weights, epilogue);
     for (int32_t channel = 0; w != (const uint8_t *)run->end; channel++, w += bytes) {
         int32_t at = 0;
         for (int32_t pixel = 0; pixel < pixels; pixel++, at = pixel == 3 ? run->last : at + run->step) {
             const uint32_t *x = run->patch + pixel;
             int32_t acc = (int32_t)bitship_word(w);
             for (int32_t quad = 0; quad < run->quads; quad++, x += 2 * pixels) {
-                const uint32_t word = bitship_word(w + 4 + 4 * quad);
-                acc = bitship_smlad(x[0], bitship_sxtb16(word), acc);
-                acc = bitship_smlad(x[pixels], bitship_sxtb16_odd(word), acc);
+                const uint8_t *from = w + 4 + size * quad;
+                const uint32_t word = bitship_word(from);
+                const int whole = weights == BITSHIP_DSP_HALVES;
+                acc = bitship_smlad(x[0], whole ? word : bitship_sxtb16(word), acc);
+                acc =
+                    bitship_smlad(x[pixels], whole ? bitship_word(from + 4) : bitship_sxtb16_odd(word), acc);
             }
             if (epilogue == BITSHIP_DSP_RAW) {
                 memcpy((uint8_t *)run->out + at + 4 * channel, &acc, sizeof acc);
             } else {
                 int32_t factors[3];
-                memcpy(factors, w + 4 + 4 * run->quads, sizeof factors);
+                memcpy(factors, w + 4 + size * run->quads, sizeof factors);
                 ((int8_t *)run->out)[at + channel] = bitship_dsp_finish(epilogue, acc, factors);
             }
         }
     }
 }
 
-static void four_floor(const struct bitship_dsp_run *run) { dot(run, 4, BITSHIP_DSP_FLOOR); }
-static void four_double(const struct bitship_dsp_run *run) { dot(run, 4, BITSHIP_DSP_DOUBLE); }
-static void four_raw(const struct bitship_dsp_run *run) { dot(run, 4, BITSHIP_DSP_RAW); }
-static void one_floor(const struct bitship_dsp_run *run) { dot(run, 1, BITSHIP_DSP_FLOOR); }
-static void one_double(const struct bitship_dsp_run *run) { dot(run, 1, BITSHIP_DSP_DOUBLE); }
-static void one_raw(const struct bitship_dsp_run *run) { dot(run, 1, BITSHIP_DSP_RAW); }
+#define KERNEL(name, pixels, weights, epilogue)                                                              \
+    static void name(const struct bitship_dsp_run *run) { dot(run, pixels, weights, epilogue); }
+
+KERNEL(four_bytes_floor, 4, BITSHIP_DSP_BYTES, BITSHIP_DSP_FLOOR)
+KERNEL(four_bytes_double, 4, BITSHIP_DSP_BYTES, BITSHIP_DSP_DOUBLE)
+KERNEL(four_bytes_raw, 4, BITSHIP_DSP_BYTES, BITSHIP_DSP_RAW)
+KERNEL(four_halves_floor, 4, BITSHIP_DSP_HALVES, BITSHIP_DSP_FLOOR)
+KERNEL(four_halves_double, 4, BITSHIP_DSP_HALVES, BITSHIP_DSP_DOUBLE)
+KERNEL(four_halves_raw, 4, BITSHIP_DSP_HALVES, BITSHIP_DSP_RAW)
+KERNEL(one_bytes_floor, 1, BITSHIP_DSP_BYTES, BITSHIP_DSP_FLOOR)
+KERNEL(one_bytes_double, 1, BITSHIP_DSP_BYTES, BITSHIP_DSP_DOUBLE)
+KERNEL(one_bytes_raw, 1, BITSHIP_DSP_BYTES, BITSHIP_DSP_RAW)
+KERNEL(one_halves_floor, 1, BITSHIP_DSP_HALVES, BITSHIP_DSP_FLOOR)
+KERNEL(one_halves_double, 1, BITSHIP_DSP_HALVES, BITSHIP_DSP_DOUBLE)
+KERNEL(one_halves_raw, 1, BITSHIP_DSP_HALVES, BITSHIP_DSP_RAW)
 
 #endif
 
-bitship_dsp_dot *bitship_dsp_dot4(int32_t epilogue) {
-    return epilogue == BITSHIP_DSP_FLOOR    ? four_floor
-           : epilogue == BITSHIP_DSP_DOUBLE ? four_double
-                                            : four_raw;
+bitship_dsp_dot *bitship_dsp_dot4(int32_t weights, int32_t epilogue) {
+    static bitship_dsp_dot *const kernels[2][3] = {{four_bytes_floor, four_bytes_double, four_bytes_raw},
+                                                   {four_halves_floor, four_halves_double, four_halves_raw}};
+    return kernels[weights][epilogue];
 }
 
-bitship_dsp_dot *bitship_dsp_dot1(int32_t epilogue) {
-    return epilogue == BITSHIP_DSP_FLOOR ? one_floor : epilogue == BITSHIP_DSP_DOUBLE ? one_double : one_raw;
+bitship_dsp_dot *bitship_dsp_dot1(int32_t weights, int32_t epilogue) {
+    static bitship_dsp_dot *const kernels[2][3] = {{one_bytes_floor, one_bytes_double, one_bytes_raw},
+                                                   {one_halves_floor, one_halves_double, one_halves_raw}};
+    return kernels[weights][epilogue];
 }

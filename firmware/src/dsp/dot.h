@@ -39,13 +39,13 @@ struct bitship_dsp_row {
 
 typedef void bitship_dsp_dot(const struct bitship_dsp_run *run);
 
-/* By enum bitship_dsp_epilogue: int8 out, or int32 accumulators for RAW. */
-bitship_dsp_dot *bitship_dsp_dot4(int32_t epilogue);
-bitship_dsp_dot *bitship_dsp_dot1(int32_t epilogue);
+/* By enum bitship_dsp_weights and enum bitship_dsp_epilogue: int8 out, or int32 accumulators for RAW. */
+bitship_dsp_dot *bitship_dsp_dot4(int32_t weights, int32_t epilogue);
+bitship_dsp_dot *bitship_dsp_dot1(int32_t weights, int32_t epilogue);
 
 /* Bytes of packed weights per channel. */
-static inline int32_t bitship_dsp_channel_bytes(int32_t quads, int32_t epilogue) {
-    return 4 + 4 * quads + (epilogue == BITSHIP_DSP_RAW ? 0 : 12);
+static inline int32_t bitship_dsp_channel_bytes(int32_t quads, int32_t weights, int32_t epilogue) {
+    return 4 + (weights == BITSHIP_DSP_HALVES ? 8 : 4) * quads + (epilogue == BITSHIP_DSP_RAW ? 0 : 12);
 }
 
 /* One output from its accumulator; w points to multiplier, offset and shift. What the epilogues mean and when

@@ -22,7 +22,7 @@
 
 /* Words of an epilogue's entry for one channel: bias, multiplier, shift (negative: right), and for the
  * general roundings a left shift and what to add below zero. */
-#define BITSHIP_MVE_ENTRY(rounding) ((rounding) >= BITSHIP_MVE_DOUBLE_ANY ? 5 : 3)
+#define BITSHIP_MVE_ENTRY(rounding) ((rounding) >= BITSHIP_MVE_SINGLE_ANY ? 5 : 3)
 
 /* Copy n bytes, 16 at a time. */
 static inline void bitship_mve_copy(int8_t *to, const int8_t *from, int32_t n) {
@@ -91,7 +91,7 @@ static inline const int8_t *bitship_mve_clamp(int32_t qmin, int32_t qmax, int8_t
 /* The epilogue of one sum, as the vector instructions have it. */
 static inline int32_t bitship_mve_round(int32_t sum, const int32_t *entry, int32_t rounding) {
     int64_t v = (int32_t)((uint32_t)sum + (uint32_t)entry[0]);
-    if (rounding >= BITSHIP_MVE_DOUBLE_ANY) {
+    if (rounding >= BITSHIP_MVE_SINGLE_ANY) {
         v *= (int64_t)1 << entry[3];
         v = v < INT32_MIN ? INT32_MIN : v > INT32_MAX ? INT32_MAX : v;
     }

@@ -183,7 +183,7 @@ class QemuDevice:
         command = [self._program(), "-machine", str(self._emulator.machine), "-nographic", "-serial", "null"]
         command += ["-monitor", "none", "-semihosting-config", f"enable=on,target=native,{words}"]
         if self._emulator.icount_shift is not None:
-            command += ["-icount", f"shift={self._emulator.icount_shift}"]
+            command += ["-icount", f"shift={self._emulator.icount_shift},sleep=off"]
         return [*command, "-kernel", str(image.resolve())]
 
     def _start(self, image: Path, folder: Path) -> None:

@@ -1,0 +1,274 @@
+"""Every model on every emulated core: bits proven, instructions, arena, stack, flash, beside other engines.
+
+python -m benchmarks.mcu --data FOLDER [--all] [--core mps2-an386] [--model ResNet8] [--json FILE]
+
+Without --all: every model whole on Cortex-M4 and Cortex-M55. With it: patched schedules, a transformer, the other cores
+and the cost of a call too. Every image is started twice and must give the same counts.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.mcu_rivals import PATCHED, RIVALS
+from benchmarks.mobilenet import integer_graph
+from benchmarks.models import MODELS, data_folder, inputs
+from bitship import targets
+from bitship.converters.firmware import FirmwareConverter
+from bitship.device.qemu import QemuDevice
+from bitship.errors import BitshipError, DoesNotFitError
+from bitship.graph import Graph, GraphBuilder, spec
+from bitship.graph.base import Array
+from bitship.graph.dtypes import DType
+from bitship.graph.ops import Clamp
+from bitship.loading import load
+from bitship.package import golden_inputs
+from bitship.passes.plan import plan
+
+M4, M55 = "mps2-an386", "mps3-an547"
+OTHER_CORES = ("microbit", "mps2-an385", "mps2-an500", "qemu-rv32imc")
+FEW = ("Autoencoder (AD)", "DS-CNN (KWS)", "ResNet8 (IC)", "MobileNetV1-0.25 (VWW)")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to build and run. ram, streamed: as of ``bitship export``."""
+
+    model: str
+    target: str
+    graph: Graph
+    rows: list[tuple[Array, ...]]
+    ram: int | None = None
+    streamed: bool | None = None
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What one image needs: instructions of one inference (simulated), bytes of RAM and flash."""
+
+    model: str
+    target: str
+    macs: int
+    schedule: str = ""
+    instructions: int | None = None
+    arena: int | None = None
+    used: int | None = None
+    live: int | None = None
+    stack: int | None = None
+    stack_bound: int | None = None
+    flash: int | None = None
+    why_not: str = ""
+
+
+def measure(job: Job) -> Row:
+    """Build, prove every row, count; twice. A board it does not fit is a row that says so."""
+    target = targets.load(job.target)
+    with tempfile.TemporaryDirectory(prefix="bitship-") as name:
+        folder = Path(name)
+        try:
+            made = FirmwareConverter(ram=job.ram, streamed=job.streamed).convert(job.graph, target, folder)
+        except DoesNotFitError as e:
+            return Row(job.model, job.target, job.graph.macs, why_not=str(e))
+        device = QemuDevice(target, 900)
+        results = [device.run(folder / "model.elf", job.graph, job.rows) for _ in range(2)]
+    wanted = [spec.run(job.graph, *row) for row in job.rows]
+    for result in results:
+        for found, right in zip(result.outputs, wanted, strict=True):
+            if not all(np.array_equal(a, b) for a, b in zip(found, right, strict=True)):
+                raise BitshipError(f"{job.model} on {job.target}: the bits differ from the specification's")
+    first, second = results
+    if first.instructions != second.instructions:
+        raise BitshipError(
+            f"{job.model} on {job.target}: {first.instructions} the first time, then {second.instructions}"
+        )
+    return Row(
+        job.model,
+        job.target,
+        job.graph.macs,
+        made.schedule,
+        None if first.instructions is None else first.instructions[-1],
+        first.arena_bytes,
+        first.arena_used,
+        plan(job.graph, exact=False).bound,
+        first.stack_bytes,
+        made.footprint.stack_bytes,
+        made.footprint.weights_bytes + (made.footprint.code_bytes or 0),
+    )
+
+
+def whole(folder: Path, only: list[str], cores: list[str]) -> Iterator[Job]:
+    """Yield every model with nothing patched."""
+    for m in MODELS:
+        if not only or any(part in m.name for part in only):
+            graph = load(folder / m.path, m.outputs)
+            for core in cores:
+                yield Job(m.name, core, graph, inputs(graph, 3, folder))
+
+
+def patched(folder: Path, cores: list[str]) -> Iterator[Job]:
+    """Yield the models that run under a RAM budget."""
+    known = {m.name: m for m in MODELS}
+    budgets = (
+        ("MobileNetV2-0.35 144", 64 << 10),
+        ("MobileNetV2-0.35 144", 44 << 10),
+        ("MCUNet VWW", 48 << 10),
+        ("ResNet8 (IC)", 20 << 10),
+        ("MobileNetV1-0.25 (VWW)", 24 << 10),
+        ("MobileNetV2-1.0 224", 512 << 10),
+        ("MobileNetV2-1.0 224", 192 << 10),
+    )
+    for name, ram in budgets:
+        graph = load(folder / known[name].path)
+        for core in cores:
+            yield Job(name, core, graph, inputs(graph, 3, folder), ram)
+    own = integer_graph(144, 0.35, 448)
+    for core in cores:
+        yield Job("MobileNetV2-0.35 144, random", core, own, golden_inputs(own, 3), 64 << 10)
+
+
+def others(folder: Path) -> Iterator[Job]:
+    """Yield small models on the other cores, and the shipped transformer on those with the room."""
+    known = {m.name: m for m in MODELS}
+    for name in FEW:
+        graph = load(folder / known[name].path)
+        for core in (c for c in OTHER_CORES if c in targets.names()):
+            yield Job(name, core, graph, inputs(graph, 3, folder))
+    transformer = load("vit_micro")
+    for core in (M4, M55):
+        yield Job("vit_micro", core, transformer, golden_inputs(transformer, 3))
+
+
+def call_cost(target: str) -> float:
+    """Return the instructions that one more call of a one-element op costs, its own arithmetic included."""
+
+    def chain(count: int) -> Graph:
+        b = GraphBuilder(f"chain{count}")
+        x = b.input("x", (1,), DType.INT8)
+        for i in range(count):
+            x = b.node("y", Clamp(-100 + i, 100), x)
+        return b.finish([(x, None)])
+
+    counts = []
+    for n in (10, 50):
+        graph = chain(n)
+        found = measure(Job(f"{n} calls", target, graph, golden_inputs(graph, 3))).instructions
+        counts.append(found or 0)
+    return (counts[1] - counts[0]) / 40
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def show_whole(rows: list[Row]) -> bool:
+    """Print the un-patched table; return whether every limit is kept."""
+    from bitship.cli.output import table
+
+    shown, kept = [], True
+    for r in rows:
+        rival, ratio, limit = RIVALS.get(r.model), "-", "-"
+        count = None
+        if rival and r.instructions and r.target in (M4, M55):
+            i = (M4, M55).index(r.target)
+            count = (rival.m4, rival.m55)[i]
+            ok = r.instructions <= rival.wanted[i] and (r.arena or 0) <= rival.wanted[2]
+            ratio, limit, kept = f"{r.instructions / count:.2f}", "kept" if ok else "missed", kept and ok
+        per = f"{r.instructions / r.macs:.2f}" if r.instructions else "-"
+        arena = rival.arena if rival else None
+        shown.append(
+            (r.model, r.target, r.instructions, per, count, ratio, r.arena, r.live, arena, r.stack, r.flash, limit)
+        )
+    columns = ["model", "target", "instructions", "per MAC", "rival", "ratio", "arena B", "live B", "rival B"]
+    columns += ["stack B", "flash B", "limit"]
+    table("one inference, nothing patched; simulated, bits exact, counted twice", columns, shown, left=2)
+    return kept
+
+
+def show_patched(rows: list[Row]) -> None:
+    """Print the table of RAM budgets."""
+    from bitship.cli.output import table
+
+    shown = []
+    for r in rows:
+        rival = PATCHED.get(r.model)
+        ram = (r.arena or 0) + (r.stack or 0)
+        other = f"{rival.sram:,} (+{rival.extra:.1%} MACs)" if rival else "-"
+        shown.append(
+            (
+                r.model,
+                r.target,
+                r.schedule or r.why_not,
+                r.arena,
+                r.used,
+                r.stack,
+                r.stack_bound,
+                ram,
+                r.instructions,
+                other,
+            )
+        )
+    columns = ["model", "target", "schedule", "arena B", "used B", "stack B", "bound B", "RAM B", "instructions"]
+    table("under a RAM budget; simulated, bits exact", [*columns, "rival RAM B"], shown, left=3)
+
+
+def show_others(rows: list[Row]) -> None:
+    """Print small models on small cores."""
+    from bitship.cli.output import table
+
+    shown = [
+        (r.model, r.target, _number(r.instructions), r.arena, r.stack, r.flash, r.why_not.split(";")[0]) for r in rows
+    ]
+    table(
+        "other cores and a transformer; simulated, bits exact",
+        ["model", "target", "instructions", "arena B", "stack B", "flash B", "why not"],
+        shown,
+        left=2,
+    )
+
+
+def main() -> int:
+    """Print the tables; exit status 1 when a limit is missed."""
+    parser = argparse.ArgumentParser(description="Every model on every emulated core.")
+    parser.add_argument("--data", type=Path, help="the folder of real models; BITSHIP_DATA when not given")
+    parser.add_argument("--all", action="store_true", help="RAM budgets, other cores and the cost of a call too")
+    parser.add_argument("--core", action="append", help=f"an emulated target; {M4} and {M55} when not given")
+    parser.add_argument("--model", action="append", default=[], help="part of a model's name; may be repeated")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    args = parser.parse_args()
+    folder, cores = data_folder(args.data), args.core or [M4, M55]
+
+    def run(jobs: Iterator[Job]) -> list[Row]:
+        def one(job: Job) -> Row:
+            row = measure(job)
+            print(f"{job.model} on {job.target}: {row.why_not or row.instructions}", file=sys.stderr, flush=True)
+            return row
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(one, jobs))
+
+    rows = run(whole(folder, args.model, cores))
+    kept = show_whole(rows)
+    if args.all:
+        tiled = run(patched(folder, cores))
+        show_patched(tiled)
+        rest = run(others(folder))
+        show_others(rest)
+        for core in cores:
+            print(f"one more call on {core}: {call_cost(core):.0f} instructions, a clamp of one element included")
+        rows += [*tiled, *rest]
+    if args.json:
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+    return int(not kept)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BitshipError as e:
+        sys.exit(f"benchmarks.mcu: {e}")
