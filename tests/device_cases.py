@@ -120,6 +120,9 @@ DEVICE_CASES: dict[str, Callable[[], Case]] = {
         "dev_conv_per_tensor": lambda n: conv(n, (1, 5, 5, 6), 5, (3, 3), per_channel=False, rounding=D, zp=-128),
         "dev_conv_clamped": lambda n: conv(n, (1, 5, 5, 6), 19, (3, 3), clamp=(-100, 20), rounding=D),
         "dev_conv_int32": lambda n: conv(n, (1, 4, 3, 10), 21, (2, 2), epilogue=False, izp=-128),
+        "dev_conv_int16": lambda n: conv(n, (1, 5, 7, 9), 7, (3, 3), otype=I16, izp=-128, zp=-300),
+        "dev_conv_int16_large": lambda n: conv(n, (1, 5, 5, 40), 37, (1, 1), otype=I16, izp=5, zp=0),
+        "dev_conv_int16_double": lambda n: conv(n, (1, 5, 5, 4), 3, (1, 1), otype=I16, izp=5, zp=0, rounding=D),
         "dev_conv_weight_zero_point": lambda n: conv(
             n, (1, 6, 7, 5), 6, (3, 3), padding=(1, 1, 1, 1), wzp=-128, izp=127, per_channel=False, rounding=D
         ),

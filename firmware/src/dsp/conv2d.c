@@ -151,6 +151,8 @@ int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, cons
     (void)scratch_bytes;
     if (p->epilogue == BITSHIP_DSP_RAW) {
         job.pixel_bytes *= bitship_item_bytes(bitship_finish_dtype(p->requant));
+    } else if (p->epilogue == BITSHIP_DSP_WIDE) {
+        job.pixel_bytes *= 2;
     }
     job.dot4 = bitship_dsp_dot4(p->weights, p->epilogue);
     job.dot1 = bitship_dsp_dot1(p->weights, p->epilogue);

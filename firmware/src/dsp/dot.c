@@ -127,6 +127,12 @@
 #define DOUBLE                                                                                               \
     FACTORS TWICE("r8") TWICE("r9") TWICE("r10") TWICE("r11") EACH("asr", "r12") SATURATE STORE("strb", "1")
 #define RAW STORE("str", "4")
+#define WIDE                                                                                                 \
+    FACTORS "lsr r4, r12, #8\n\t" EACH("lsl", "r4") EACH("smmla", "r2, r3") EACH("asr", "r12")               \
+        "ssat r8, #16, r8\n\t"                                                                               \
+        "ssat r9, #16, r9\n\t"                                                                               \
+        "ssat r10, #16, r10\n\t"                                                                             \
+        "ssat r11, #16, r11\n\t" STORE("strh", "2")
 
 #define KERNEL(name, body)                                                                                   \
     __attribute__((naked)) static void name(const struct bitship_dsp_run *run __attribute__((unused))) {     \
@@ -139,6 +145,8 @@ KERNEL(four_bytes_raw, FOUR_PIXELS(BYTES_QUAD, BYTES_TWO, RAW))
 KERNEL(four_halves_floor, FOUR_PIXELS(HALVES_QUAD, HALVES_TWO, FLOOR))
 KERNEL(four_halves_double, FOUR_PIXELS(HALVES_QUAD, HALVES_TWO, DOUBLE))
 KERNEL(four_halves_raw, FOUR_PIXELS(HALVES_QUAD, HALVES_TWO, RAW))
+KERNEL(four_bytes_wide, FOUR_PIXELS(BYTES_QUAD, BYTES_TWO, WIDE))
+KERNEL(four_halves_wide, FOUR_PIXELS(HALVES_QUAD, HALVES_TWO, WIDE))
 
 /* A quad of one pixel from two words of its patch. */
 #define ALONE(word, even, odd)                                                                               \
@@ -197,6 +205,14 @@ KERNEL(four_halves_raw, FOUR_PIXELS(HALVES_QUAD, HALVES_TWO, RAW))
                         "ssat r8, #8, r8\n\t"                                                                \
                         "strb r8, [r11], #1\n\t"
 #define ALONE_RAW "str r8, [r11], #4\n\t"
+#define ALONE_WIDE                                                                                           \
+    FACTORS                                                                                                  \
+    "lsr r4, r12, #8\n\t"                                                                                    \
+    "lsl r8, r4\n\t"                                                                                         \
+    "smmla r8, r8, r2, r3\n\t"                                                                               \
+    "asr r8, r12\n\t"                                                                                        \
+    "ssat r8, #16, r8\n\t"                                                                                   \
+    "strh r8, [r11], #2\n\t"
 
 KERNEL(one_bytes_floor, ONE_PIXEL(ALONE_BYTES, ALONE_BYTES_FOUR, ALONE_FLOOR))
 KERNEL(one_bytes_double, ONE_PIXEL(ALONE_BYTES, ALONE_BYTES_FOUR, ALONE_DOUBLE))
@@ -204,6 +220,8 @@ KERNEL(one_bytes_raw, ONE_PIXEL(ALONE_BYTES, ALONE_BYTES_FOUR, ALONE_RAW))
 KERNEL(one_halves_floor, ONE_PIXEL(ALONE_HALVES, ALONE_HALVES_TWO ALONE_HALVES_TWO, ALONE_FLOOR))
 KERNEL(one_halves_double, ONE_PIXEL(ALONE_HALVES, ALONE_HALVES_TWO ALONE_HALVES_TWO, ALONE_DOUBLE))
 KERNEL(one_halves_raw, ONE_PIXEL(ALONE_HALVES, ALONE_HALVES_TWO ALONE_HALVES_TWO, ALONE_RAW))
+KERNEL(one_bytes_wide, ONE_PIXEL(ALONE_BYTES, ALONE_BYTES_FOUR, ALONE_WIDE))
+KERNEL(one_halves_wide, ONE_PIXEL(ALONE_HALVES, ALONE_HALVES_TWO ALONE_HALVES_TWO, ALONE_WIDE))
 
 #else
 
@@ -225,11 +243,16 @@ static inline void dot(const struct bitship_dsp_run *run, int32_t pixels, int32_
                 acc =
                     bitship_smlad(x[pixels], whole ? bitship_word(from + 4) : bitship_sxtb16_odd(word), acc);
             }
+            int32_t factors[3] = {0, 0, 0};
             if (epilogue == BITSHIP_DSP_RAW) {
                 memcpy((uint8_t *)run->out + at + 4 * channel, &acc, sizeof acc);
+                continue;
+            }
+            memcpy(factors, w + 4 + size * run->quads, sizeof factors);
+            if (epilogue == BITSHIP_DSP_WIDE) {
+                const int16_t y = bitship_dsp_finish16(acc, factors);
+                memcpy((uint8_t *)run->out + at + 2 * channel, &y, sizeof y);
             } else {
-                int32_t factors[3];
-                memcpy(factors, w + 4 + size * run->quads, sizeof factors);
                 ((int8_t *)run->out)[at + channel] = bitship_dsp_finish(epilogue, acc, factors);
             }
         }
@@ -251,17 +274,23 @@ KERNEL(one_bytes_raw, 1, BITSHIP_DSP_BYTES, BITSHIP_DSP_RAW)
 KERNEL(one_halves_floor, 1, BITSHIP_DSP_HALVES, BITSHIP_DSP_FLOOR)
 KERNEL(one_halves_double, 1, BITSHIP_DSP_HALVES, BITSHIP_DSP_DOUBLE)
 KERNEL(one_halves_raw, 1, BITSHIP_DSP_HALVES, BITSHIP_DSP_RAW)
+KERNEL(four_bytes_wide, 4, BITSHIP_DSP_BYTES, BITSHIP_DSP_WIDE)
+KERNEL(four_halves_wide, 4, BITSHIP_DSP_HALVES, BITSHIP_DSP_WIDE)
+KERNEL(one_bytes_wide, 1, BITSHIP_DSP_BYTES, BITSHIP_DSP_WIDE)
+KERNEL(one_halves_wide, 1, BITSHIP_DSP_HALVES, BITSHIP_DSP_WIDE)
 
 #endif
 
 bitship_dsp_dot *bitship_dsp_dot4(int32_t weights, int32_t epilogue) {
-    static bitship_dsp_dot *const kernels[2][3] = {{four_bytes_floor, four_bytes_double, four_bytes_raw},
-                                                   {four_halves_floor, four_halves_double, four_halves_raw}};
+    static bitship_dsp_dot *const kernels[2][4] = {
+        {four_bytes_floor, four_bytes_double, four_bytes_raw, four_bytes_wide},
+        {four_halves_floor, four_halves_double, four_halves_raw, four_halves_wide}};
     return kernels[weights][epilogue];
 }
 
 bitship_dsp_dot *bitship_dsp_dot1(int32_t weights, int32_t epilogue) {
-    static bitship_dsp_dot *const kernels[2][3] = {{one_bytes_floor, one_bytes_double, one_bytes_raw},
-                                                   {one_halves_floor, one_halves_double, one_halves_raw}};
+    static bitship_dsp_dot *const kernels[2][4] = {
+        {one_bytes_floor, one_bytes_double, one_bytes_raw, one_bytes_wide},
+        {one_halves_floor, one_halves_double, one_halves_raw, one_halves_wide}};
     return kernels[weights][epilogue];
 }
