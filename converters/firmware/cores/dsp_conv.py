@@ -13,7 +13,7 @@ from bitship.graph.calls.structs import CValue, rescale, struct
 from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected, Rescale
 
 PIXELS = 4
-SMALL_BYTES = 1024  # weights that are stored as int16 whatever flash costs
+SMALL_BYTES = 2560  # weights that are stored as int16 whatever flash costs
 
 
 class Weights(enum.IntEnum):
