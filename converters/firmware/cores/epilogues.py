@@ -1,7 +1,8 @@
-"""Rescales of accumulators in the two forms that a DSP core computes in four and six instructions, proven exact here.
+"""Rescales of accumulators in the forms that a DSP core computes in four to six instructions, proven exact here.
 
 FLOOR   ``clamp8((offset + (acc * multiplier >> 32)) >> shift)``
 DOUBLE  ``clamp8((offset - (acc < 0) + ((2 * acc * multiplier + 2^31) >> 32)) >> shift)``
+WIDE    ``clamp16((offset + ((acc << left) * multiplier >> 32)) >> right)``, shift being ``left * 256 + right``
 
 A rescale to int8 is a monotone step function of its accumulator. One rounding is FLOOR by itself. Gemmlowp's two
 roundings are DOUBLE. Where the zero point is -128 only accumulators above 0 matter: there the two roundings are one,
@@ -9,6 +10,7 @@ with another constant, and FLOOR has it when some small number added to the bias
 """
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,7 @@ class Form(enum.IntEnum):
     FLOOR = 0
     DOUBLE = 1
     RAW = 2
+    WIDE = 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class Epilogue:
     def apply(self, acc: Ints) -> Ints:
         """Return what the kernels compute from [..., channels] accumulators that do not contain ``added`` yet."""
         v = acc + self.added
+        if self.form is Form.WIDE:
+            y = (self.offset + ((v << (self.shift >> 8)) * self.multiplier >> 32)) >> (self.shift & 255)
+            return np.asarray(np.clip(y, -32768, 32767))
         if self.form is Form.FLOOR:
             y = (self.offset + (v * self.multiplier >> 32)) >> self.shift
         else:
@@ -63,27 +69,34 @@ def raw(channels: int) -> Epilogue:
     return Epilogue(Form.RAW, zero, zero, zero, zero)
 
 
-def fit(requant: Rescale | None, lo: Ints, hi: Ints, biased: bool = True) -> Epilogue:
+def fit(requant: Rescale | None, lo: Ints, hi: Ints, biased: bool = True, wide: bool = False) -> Epilogue:
     """Return the cheapest exact form for accumulators of every channel in [lo, hi].
 
     requant  the op's epilogue, with one multiplier or one per channel
     biased   whether something may be added to the accumulators
+    wide     whether the kernel stores int16 too
     """
     channels = len(lo)
-    if requant is None or requant.dtype is not DType.INT8 or (requant.qmin, requant.qmax) != (-128, 127):
+    if requant is None or (requant.qmin, requant.qmax) != (requant.dtype.qmin, requant.dtype.qmax):
         return raw(channels)
+    forms: tuple[_Fit, ...] = ()
+    if requant.dtype is DType.INT8:
+        forms = ((Form.FLOOR, _floor), (Form.DOUBLE, _double))
+    elif requant.dtype is DType.INT16 and wide:
+        forms = ((Form.WIDE, _wide),)
     if requant.pre_shift or not -(1 << 16) < requant.output_zero_point < 1 << 16:
         return raw(channels)
-    for form in (_floor, _double):
-        rows = [form(requant, c, int(lo[c]), int(hi[c])) for c in range(channels)]
+    for form, one in forms:
+        rows = [one(requant, c, int(lo[c]), int(hi[c])) for c in range(channels)]
         found = [row for row in rows if row is not None]
         if len(found) == channels and (biased or not any(row[0] for row in found)):
             added, multiplier, offset, shift = np.array(found, np.int64).T
-            return Epilogue(Form.FLOOR if form is _floor else Form.DOUBLE, added, multiplier, offset, shift)
+            return Epilogue(form, added, multiplier, offset, shift)
     return raw(channels)
 
 
 _Row = tuple[int, int, int, int]  # added, multiplier, offset, shift
+_Fit = tuple[Form, Callable[[Rescale, int, int, int], _Row | None]]
 
 
 def _entry(r: Rescale, channel: int) -> tuple[int, int]:
@@ -163,3 +176,19 @@ def _double(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
     if 2 * most > _LIMIT or most + 2 + abs(offset) > _LIMIT:
         return None
     return 0, m, offset, right
+
+
+def _wide(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
+    """WIDE for one channel: one rounding."""
+    m, shift = _entry(r, channel)
+    right, left = max(shift - 1, 1), max(2 - shift, 0)
+    most = max(abs(lo), abs(hi)) << left
+    offset = (r.output_zero_point << right) + (1 << (right - 1))
+    if (
+        r.rounding is not Rounding.SINGLE
+        or shift > _FAR
+        or most > _LIMIT
+        or (most * m >> 32) + 1 + abs(offset) > _LIMIT
+    ):
+        return None
+    return 0, m, offset, left * 256 + right
