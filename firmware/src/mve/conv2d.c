@@ -56,8 +56,10 @@ static void gather_border(const struct walk *at, int8_t *to) {
         if (p->dilation_w == 1) { /* taps side by side */
             const int32_t first = left < 0 ? -left : 0;
             const int32_t last = left + p->kernel_w > p->in_w ? p->in_w - left : p->kernel_w;
-            bitship_mve_copy(to + first * p->in_c, line + (ptrdiff_t)(left + first) * p->in_c,
-                             (last - first) * p->in_c);
+            if (first < last) {
+                bitship_mve_copy(to + first * p->in_c, line + (ptrdiff_t)(left + first) * p->in_c,
+                                 (last - first) * p->in_c);
+            }
             continue;
         }
         for (int32_t j = 0; j < p->kernel_w; j++) {
