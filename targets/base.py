@@ -34,6 +34,13 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"n
     nbytes: int
 
 
+class Region(Memory, frozen=True, forbid_unknown_fields=True, rename={"nbytes": "bytes"}):
+    """RAM beside ``ram`` that tensors may lie in: faster than it, or slower. ``name`` is an identifier of C."""
+
+    name: str
+    slower: bool = False
+
+
 class Toolchain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The C compiler of a firmware target: program prefix (``arm-none-eabi-``) and the flags that select the core."""
 
@@ -59,7 +66,7 @@ class Emulator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A type of device. ``name`` is the folder's name; sizes in bytes."""
+    """A type of device. ``name`` is the folder's name; sizes in bytes; ``memories`` in order of speed."""
 
     name: str
     title: str
@@ -70,6 +77,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     triple: str | None = None
     flash: Memory | None = None
     ram: Memory | None = None
+    memories: tuple[Region, ...] = ()
     toolchain: Toolchain | None = None
     emulator: Emulator | None = None
 
@@ -94,6 +102,9 @@ def load(name: str) -> Target:
         target = msgspec.toml.decode(path.read_bytes(), type=Target)
     except (OSError, msgspec.MsgspecError) as e:
         raise TargetError(f"{path}: {e}") from None
+    known = [m.name for m in target.memories]
+    if len({*known, "ram", "flash"}) != len(known) + 2 or not all(n.isidentifier() and n.islower() for n in known):
+        raise TargetError(f"{path}: memories are named {known}; lower-case names other than ram and flash are needed")
     if target.name != name:
         raise TargetError(f"{path}: name is '{target.name}', the folder's name '{name}' is needed")
     return target

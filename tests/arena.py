@@ -37,39 +37,47 @@ class Arena:
     def run(self, *inputs: Array) -> list[Array]:
         """Return the outputs; AssertionError when a kernel refuses or leaves the arena."""
         plan = self._program.plan
-        noise = np.random.default_rng(0).integers(0, 256, plan.peak + 2 * GUARD + 64).astype(np.uint8)
-        arena = noise[-noise.ctypes.data % 64 :][: plan.peak + 2 * GUARD]
-        before = arena.copy()
-        body = arena[GUARD : GUARD + plan.peak]
+        sizes = {"": plan.peak, **plan.elsewhere}
+        memories = {name: _noise(nbytes) for name, nbytes in sizes.items()}
+        before = {name: memory.copy() for name, memory in memories.items()}
+        bodies = {name: memory[GUARD : len(memory) - GUARD] for name, memory in memories.items()}
         for port, value in zip(self._program.graph.inputs, inputs, strict=True):
             slot = plan.slot(port.name)
             assert slot is not None
-            body[slot.offset : slot.offset + value.nbytes] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+            to = bodies[slot.memory][slot.offset : slot.offset + value.nbytes]
+            to[:] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
         for function, params, call in self._calls:
-            arguments = [self._pointer(body, operand) for operand in call.operands]
+            arguments = [self._pointer(bodies, operand) for operand in call.operands]
             if call.scratch_bytes:
                 slot = plan.slots[scratch_name(call.output)]
                 assert call.scratch_bytes <= slot.size
-                arguments += [self._at(body, slot.offset), call.scratch_bytes]
-            error = function(params, *arguments, self._pointer(body, call.output))
+                arguments += [self._at(bodies[slot.memory], slot.offset), call.scratch_bytes]
+            error = function(params, *arguments, self._pointer(bodies, call.output))
             assert error in (None, 0), f"{call.function} of {call.output}: error {error}"
-        assert (arena[:GUARD] == before[:GUARD]).all(), "bytes before the arena were written"
-        assert (arena[GUARD + plan.peak :] == before[GUARD + plan.peak :]).all(), "bytes behind the arena were written"
-        return [self._read(body, p.name, p.type.shape, p.type.dtype.numpy) for p in self._program.graph.outputs]
+        for name, memory in memories.items():
+            assert (memory[:GUARD] == before[name][:GUARD]).all(), f"bytes before the arena {name} were written"
+            assert (memory[-GUARD:] == before[name][-GUARD:]).all(), f"bytes behind the arena {name} were written"
+        return [self._read(bodies, p.name, p.type.shape, p.type.dtype.numpy) for p in self._program.graph.outputs]
 
     def _at(self, memory: Array, offset: int) -> Any:
         return self._ffi.cast("void *", memory.ctypes.data + offset)
 
-    def _pointer(self, body: Array, operand: Operand) -> Any:
+    def _pointer(self, bodies: dict[str, Array], operand: Operand) -> Any:
         slot = self._program.plan.slot(operand) if isinstance(operand, str) else None
         if slot is not None:
-            return self._at(body, slot.offset)
+            return self._at(bodies[slot.memory], slot.offset)
         known = self._program.plan.root(operand) if isinstance(operand, str) else operand
         return self._at(self._weights, self._program.offsets[known])
 
-    def _read(self, body: Array, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    def _read(self, bodies: dict[str, Array], name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         slot = self._program.plan.slot(name)
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         at = self._program.offsets[self._program.plan.root(name)] if slot is None else slot.offset
-        memory = self._weights if slot is None else body
+        memory = self._weights if slot is None else bodies[slot.memory]
         return np.asarray(memory[at : at + size].view(dtype).reshape(shape).copy())
+
+
+def _noise(nbytes: int) -> Array:
+    """Random bytes, aligned, with room for canaries before and behind."""
+    noise = np.random.default_rng(0).integers(0, 256, nbytes + 2 * GUARD + 64).astype(np.uint8)
+    return noise[-noise.ctypes.data % 64 :][: nbytes + 2 * GUARD]

@@ -3,13 +3,15 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitship.converters.firmware import cores, stack
 from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
+from bitship.passes.spread import Region
 from bitship.targets import Memory, Target, TargetKind
+from bitship.targets.base import Region as MemoryRegion
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 APP = ("runner.c", "start.c", "port.c", "port.h", "sections.ld")
@@ -102,11 +104,37 @@ def recipe(target: Target, functions: Sequence[str], weights: bool) -> Recipe:
     return Recipe(f"{prefix}gcc" if prefix else "cc", (*flags, *HOST, *LINK), tuple(sources), "libmodel.so")
 
 
-def memory_script(flash: Memory, ram: Memory) -> str:
-    """Return memory.ld: the target's two regions."""
-    regions = (("FLASH", "rx", flash), ("RAM", "rwx", ram))
+def memory_script(flash: Memory, ram: Memory, others: Sequence[MemoryRegion] = ()) -> str:
+    """Return memory.ld: the target's regions."""
+    regions = [("FLASH", "rx", flash), ("RAM", "rwx", ram), *((m.name.upper(), "rw", m) for m in others)]
     lines = [f"    {n} ({a}) : ORIGIN = {m.origin:#010x}, LENGTH = {m.nbytes}" for n, a, m in regions]
     return "/* Made from target.toml. */\nMEMORY\n{\n" + "\n".join(lines) + "\n}\n"
+
+
+def arenas_script(others: Sequence[MemoryRegion]) -> str:
+    """Return arenas.ld: a section for the arena of every region beside the RAM."""
+    lines = [f"    .arena_{m.name} (NOLOAD) : ALIGN(16) {{ *(.arena_{m.name}) }} > {m.name.upper()}" for m in others]
+    return "\n".join(["/* Made from target.toml. */", *lines]) + "\n"
+
+
+def regions(target: Target) -> tuple[Region, ...]:
+    """Return where tensors may lie, the fastest first; () where there is but one memory."""
+    if target.ram is None or not target.memories:
+        return ()
+    others = [(m.slower, Region(m.name, m.nbytes)) for m in target.memories]
+    ram = Region("", target.ram.nbytes)
+    return (*(r for slower, r in others if not slower), ram, *(r for slower, r in others if slower))
+
+
+def check_regions(target: Target, elsewhere: Mapping[str, int]) -> None:
+    """Raise DoesNotFitError where an arena beside the RAM is too large."""
+    for memory in target.memories:
+        over = elsewhere.get(memory.name, 0) - memory.nbytes
+        if over > 0:
+            raise DoesNotFitError(
+                f"{target.name}: tensors need {memory.nbytes + over} B of {memory.name}, {memory.nbytes} B exist, "
+                f"{over} B too many; use a smaller model or a larger target"
+            )
 
 
 def check_memories(target: Target, flash_bytes: int, ram_bytes: int, what: str) -> None:

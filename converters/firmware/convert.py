@@ -47,6 +47,7 @@ class FirmwareConverter:
         image = target.kind is TargetKind.MCU
         program = self.lower(graph, target)
         build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
+        build.check_regions(target, program.plan.elsewhere)
         recipe = build.recipe(target, program.functions, bool(program.weights))
         texts = _texts(program, target, recipe)
         for name, text in texts.items():
@@ -63,7 +64,7 @@ class FirmwareConverter:
         return Conversion(
             files=tuple(sorted((*texts, PLAN, PICTURE, recipe.output))),
             artifacts=(Artifact(recipe.output, EXACT),),
-            footprint=Footprint(len(program.weights), program.plan.peak, code, stack),
+            footprint=Footprint(len(program.weights), program.plan.total, code, stack),
             tools={recipe.compiler: version, "bitship": VERSION},
             schedule="" if program.stage is None else title(program.stage.stage),
         )
@@ -71,13 +72,15 @@ class FirmwareConverter:
     def lower(self, graph: Graph, target: Target) -> emit.Program:
         """Return the calls and the memory plan that ``convert`` writes out, with no compiler at work."""
         verify(graph)
-        return emit.lower_graph(graph, core_of(target), self._schedule(graph, target))
+        return emit.lower_graph(graph, core_of(target), self._schedule(graph, target), build.regions(target))
 
     def _schedule(self, graph: Graph, target: Target) -> Stage | None:
         """Return the stage: the given one, or the cheapest that fits."""
         most = [m for m in (self._ram, target.ram.nbytes if target.ram else None) if m is not None]
         if self._stage is not None or (not most and not self._streamed):
             return self._stage
+        if target.memories and self._ram is None and not self._streamed:
+            return None
         budget = max(min(most) - STACK_ALLOWANCE, 0) if most else None
         streamed = bool(self._streamed) if self._ram is None else self._streamed
         try:
@@ -110,7 +113,8 @@ def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[
         for name in build.APP:
             files[f"app/{name}"] = (build.FIRMWARE / "app" / name).read_bytes()
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
-        files["app/memory.ld"] = build.memory_script(target.flash, target.ram).encode()
+        files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()
+        files["app/arenas.ld"] = build.arenas_script(target.memories).encode()
     return files
 
 
@@ -138,7 +142,8 @@ def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: in
     """Return plan.json: where every tensor lies, and what the built file occupies."""
     plan = program.plan
     body = {
-        "arena_bytes": plan.peak,
+        "arena_bytes": plan.total,
+        "elsewhere_bytes": dict(plan.elsewhere),
         "live_bytes": plan.bound,
         "optimal": plan.optimal,
         "stack_bytes": stack,

@@ -74,7 +74,12 @@ def where(p: Program, operand: Operand, writable: bool, more: str = "") -> str:
     if slot is None:
         known = operand if isinstance(operand, Packed) else p.plan.root(operand)
         return f"(const void *)(model_weights + {p.offsets[known]})"
-    return f"({'void' if writable else 'const void'} *)(arena + {slot.offset}{more})"
+    return f"({'void' if writable else 'const void'} *)({arena(slot.memory)} + {slot.offset}{more})"
+
+
+def arena(memory: str) -> str:
+    """Return the C name of a region's arena."""
+    return f"arena_{memory}" if memory else "arena"
 
 
 def invoke(p: Program, node: Node, call: Call, params: str, places: dict[str, str], indent: str) -> list[str]:
@@ -84,8 +89,8 @@ def invoke(p: Program, node: Node, call: Call, params: str, places: dict[str, st
         at = places.get(operand) if isinstance(operand, str) else None
         arguments.append(at or where(p, operand, False))
     if call.scratch_bytes:
-        offset = p.plan.slots[scratch_name(node.output)].offset
-        arguments += [f"(void *)(arena + {offset})", str(call.scratch_bytes)]
+        slot = p.plan.slots[scratch_name(node.output)]
+        arguments += [f"(void *)({arena(slot.memory)} + {slot.offset})", str(call.scratch_bytes)]
     arguments.append(places.get(f"to {call.output}") or where(p, call.output, True))
     return [f"{indent}TRY({call.function}({', '.join(arguments)}));"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bitship.converters.firmware.ctext import Constants, comment, node_lines, where
+from bitship.converters.firmware.ctext import Constants, arena, comment, node_lines, where
 from bitship.converters.firmware.program import Program, lower_graph
 from bitship.converters.firmware.stage_text import READ, stage_function
 from bitship.passes.plan import ALIGNMENT
@@ -132,11 +132,13 @@ def source(p: Program) -> str:
 
 #if defined(__ELF__) && !defined(__linux__)
 #define ARENA __attribute__((aligned({ALIGNMENT}), section(".arena")))
+#define ARENA_IN(memory) __attribute__((aligned({ALIGNMENT}), section(".arena_" #memory)))
 #else
 #define ARENA __attribute__((aligned({ALIGNMENT})))
+#define ARENA_IN(memory) ARENA
 #endif
 
-{weights}{_GUARDS}
+{weights}{_elsewhere(p)}{_GUARDS}
 const char model_digest[65] = MODEL_DIGEST;
 
 {declared}
@@ -152,6 +154,12 @@ const char model_digest[65] = MODEL_DIGEST;
 uint8_t *model_arena(void) {{ return arena; }}
 
 {_accessors(p)}"""
+
+
+def _elsewhere(p: Program) -> str:
+    """Return the arenas in other memories than the target's RAM."""
+    sizes = p.plan.elsewhere.items()
+    return "".join(f"static uint8_t {arena(m)}[{nbytes}] ARENA_IN({m});\n" for m, nbytes in sizes if nbytes)
 
 
 def _accessors(p: Program) -> str:

@@ -1,5 +1,6 @@
 """A graph lowered for a core: calls in order, a planned arena, constants laid out in flash."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitship.converters.firmware.cores import Core, lower_for
@@ -11,6 +12,7 @@ from bitship.graph.ops import Concat, Reshape, Slice
 from bitship.passes.order import arrange
 from bitship.passes.plan import ALIGNMENT, Plan, plan
 from bitship.passes.simplify import simplify
+from bitship.passes.spread import Region, spread
 from bitship.passes.stage import Stage
 from bitship.passes.views import Views, copied
 
@@ -63,14 +65,19 @@ class Lowered:
 
         return lower_stage(self.graph, stage, lower)
 
-    def plan(self, tiled: StageProgram | None, exact: bool = True) -> tuple[tuple[Node, ...], Plan]:
-        """Return the nodes in the order they run, and the arena; without ``exact`` in the given order, by first fit."""
+    def plan(
+        self, tiled: StageProgram | None, exact: bool = True, regions: Sequence[Region] = ()
+    ) -> tuple[tuple[Node, ...], Plan]:
+        """Return the nodes in the order they run, and the arena; without ``exact`` in the given order, by first fit.
+
+        regions  memories for tensors, in order of speed, where there is more than one; a stage stays in the RAM
+        """
         scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in self.calls}
         whole = self.calls if tiled is None else self.calls[tiled.stage.nodes :]
         overlaps = {n.output: operand_overlaps(cs) for n, cs in whole}
         if exact and tiled is None:
             ordered, found = arrange(self.graph, scratch, overlaps)
-            return ordered.nodes, found
+            return ordered.nodes, spread(ordered, found, overlaps, regions) if len(regions) > 1 else found
         held = None if tiled is None else tiled.held
         return self.graph.nodes, plan(self.graph, scratch, overlaps=overlaps, held=held, exact=exact)
 
@@ -82,15 +89,16 @@ def lower_calls(graph: Graph, core: Core) -> Lowered:
     return Lowered(graph, core, calls)
 
 
-def lower_graph(graph: Graph, core: Core, stage: Stage | None = None) -> Program:
+def lower_graph(graph: Graph, core: Core, stage: Stage | None = None, regions: Sequence[Region] = ()) -> Program:
     """Lower every node for a core, plan the arena and lay out the constants in order of first use.
 
     stage  run the first nodes, of ``simplify(graph)``, by tiles; UnsupportedError when the graph cannot
+    regions  as ``Lowered.plan``'s
     """
     exported, lowered = graph, lower_calls(graph, core)
     graph = lowered.graph
     tiled = None if stage is None else lowered.stage(stage)
-    nodes, found = lowered.plan(tiled)
+    nodes, found = lowered.plan(tiled, regions=regions)
     by_output = {n.output: cs for n, cs in lowered.calls}
     calls = tuple((n, _copies(graph, n, by_output[n.output], found.views)) for n in nodes)
     weights, offsets = bytearray(), dict[Operand, int]()

@@ -1,5 +1,6 @@
 """Every case on every emulated board: the bits of the specification; and boards that are silent, short or garbled."""
 
+import json
 import shutil
 import stat
 import struct
@@ -7,6 +8,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from merged_cases import ALL_CASES, groups, merge
@@ -58,6 +60,21 @@ def test_the_whole_op_set_gives_the_bits_of_the_specification(board: str, tmp_pa
         assert min(result.instructions) > 0
         seen += len(names)
     assert seen == len(ALL_CASES)
+
+
+@on_boards("mps3-an547-dtcm")
+@pytest.mark.parametrize("dtcm", [0, 4096, 524288])
+def test_tensors_in_two_memories_give_the_bits_of_the_specification(board: str, dtcm: int, tmp_path: Path) -> None:
+    target = targets.load(board)
+    fast = msgspec.structs.replace(target.memories[0], nbytes=dtcm)
+    graph, rows = merge(sorted(ALL_CASES)[::12])
+    converter = FirmwareConverter()
+    converter.convert(graph, msgspec.structs.replace(target, memories=(fast,)), tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["elsewhere_bytes"]["dtcm"] == plan["sections"].get(".arena_dtcm", 0) <= dtcm
+    assert bool(plan["elsewhere_bytes"]["dtcm"]) == bool(dtcm)
+    result = QemuDevice(target).run(tmp_path / "model.elf", graph, rows)
+    assert_same(result.outputs, graph, rows)
 
 
 @on_boards(*BOARDS)

@@ -33,12 +33,12 @@ def plan(
     if svg is not None:
         write_atomic(svg, draw_plan(program).encode())
     if json:
-        emit_json({"arena_bytes": found.peak, "live_bytes": found.bound, "optimal": found.optimal, "buffers": rows})
+        emit_json({"arena_bytes": found.total, "live_bytes": found.bound, "optimal": found.optimal, "buffers": rows})
         return
     ops = ["fill", *(node.op.name for node, _ in program.calls), "read"]
     table(
         f"{graph.name} on {target}",
-        ["buffer", "kind", "from", "to", "shares bytes with", "offset", "bytes"],
+        ["buffer", "kind", "from", "to", "shares bytes with", "memory", "offset", "bytes"],
         [
             (
                 short(r.name),
@@ -46,12 +46,13 @@ def plan(
                 f"{r.first} {ops[r.first]}",
                 f"{r.last} {ops[r.last]}",
                 ", ".join(short(n, 24) for n in r.shares),
+                r.memory or "ram",
                 r.offset,
                 r.size,
             )
             for r in rows
         ],
-        left=5,
+        left=6,
     )
     console().print(f"  {summary(found)}", markup=False)
     if svg is not None:

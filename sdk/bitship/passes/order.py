@@ -10,6 +10,7 @@ from bitship.passes.plan import ALIGNMENT, Plan, all_views, allowed_overlaps, pl
 from bitship.passes.views import View, Views, candidates, joined
 
 WORK_MAX = 1_000_000  # buffers looked at, a fraction of a second, before the given order is kept
+FEW_NODES = 100  # of a graph whose every choice of views gets the best placement, not first fit
 GROUPS_MAX = 48  # concats and slices tried one by one
 
 
@@ -108,17 +109,20 @@ def arrange(
     Concats and slices are views where that needs no more memory. Parameters as ``plan``'s.
     """
 
-    def planned(order: Graph, views: Views) -> Plan:
-        return plan(order, scratch, alignment, overlaps=overlaps, views=views)
+    def planned(order: Graph, views: Views, exact: bool = True) -> Arrangement:
+        return Arrangement(order, views, plan(order, scratch, alignment, overlaps=overlaps, views=views, exact=exact))
 
     def with_views(order: Graph) -> Arrangement:
-        best = Arrangement(order, {}, planned(order, {}))
+        best = planned(order, {}, exact=few)
+        quick = not best.plan.optimal  # or every choice would take seconds
         for group in groups:
             views = joined(graph, all_views(graph, {}, best.views), group)
-            found = planned(order, views)
-            if found.peak <= best.plan.peak:
-                best = Arrangement(order, views, found)
-        return best
+            found = planned(order, views, exact=not quick)
+            if found.plan.peak <= best.plan.peak:
+                best = found
+        return planned(order, best.views) if quick else best
+
+    few = len(graph.nodes) <= FEW_NODES
 
     groups = candidates(graph, alignment)
     if len(groups) > 1:  # all at once, then one by one

@@ -21,6 +21,7 @@ class Row(msgspec.Struct, frozen=True):
     """One buffer: bytes [offset, offset + size) of the arena from step ``first`` to step ``last``, both included.
 
     shares  the buffers that it overlaps while both are held: an output and the operand it replaces
+    memory  the region, empty for the target's RAM
     """
 
     name: str
@@ -30,6 +31,7 @@ class Row(msgspec.Struct, frozen=True):
     first: int
     last: int
     shares: tuple[str, ...] = ()
+    memory: str = ""
 
 
 def rows(plan: Plan, inputs: Sequence[str], outputs: Sequence[str]) -> list[Row]:
@@ -39,31 +41,35 @@ def rows(plan: Plan, inputs: Sequence[str], outputs: Sequence[str]) -> list[Row]
     def row(name: str, slot: Slot) -> Row:
         kind = "scratch" if name.endswith(".scratch") else kinds.get(name, "tensor")
         shares = tuple(n for n, other in plan.slots.items() if n != name and _meet(slot, other))
-        return Row(name, kind, slot.offset, slot.size, slot.first, slot.last, shares)
+        return Row(name, kind, slot.offset, slot.size, slot.first, slot.last, shares, slot.memory)
 
     found = [row(name, slot) for name, slot in plan.slots.items()]
-    return sorted(found, key=lambda r: (r.first, r.last, r.offset, r.name))
+    return sorted(found, key=lambda r: (r.first, r.last, r.memory, r.offset, r.name))
 
 
 def _meet(a: Slot, b: Slot) -> bool:
-    return a.alive_with(b) and a.offset < b.offset + b.size and b.offset < a.offset + a.size
+    return a.memory == b.memory and a.alive_with(b) and a.offset < b.offset + b.size and b.offset < a.offset + a.size
 
 
 def summary(plan: Plan) -> str:
     """Return one line about a plan's size."""
     proven = "proven: no placement in this order needs less" if plan.optimal else "not proven to be the least"
     saved = f"; {plan.bound:,} B are held at the fullest step" if plan.bound != plan.peak else ""
-    return f"arena {plan.peak:,} B, {proven}{saved}"
+    parts = "".join(f" + {nbytes:,} B in {name}" for name, nbytes in plan.elsewhere.items())
+    return f"arena {plan.peak:,} B{parts}, {proven}{saved}"
 
 
 def draw(plan: Plan, found: Sequence[Row], steps: Sequence[str], title: str) -> str:
     """Return the plan as SVG: steps from left to right, addresses upwards, a rectangle for every buffer.
 
     steps  what runs at step 1, 2, ...; step 0 fills the inputs, the one behind the last reads the outputs
+
+    Several memories are stacked: the target's RAM, then the others.
     """
+    found = [msgspec.structs.replace(r, offset=r.offset + _base(plan, r.memory)) for r in found]
     labels = ["fill", *steps, "read"]
     column = (_WIDTH - _LEFT - _RIGHT) / len(labels)
-    scale = _PLOT / max(plan.peak, plan.bound, 1)
+    scale = _PLOT / max(plan.total, plan.bound, 1)
     height = _TOP + _PLOT + _LABELS
 
     def y(address: float) -> float:
@@ -79,21 +85,33 @@ def draw(plan: Plan, found: Sequence[Row], steps: Sequence[str], title: str) -> 
         f'<text x="{_LEFT}" y="38" fill="#5a6675">{escape(summary(plan))}</text>',
         *_legend(),
     ]
-    for address in _ticks(max(plan.peak, plan.bound)):
+    for address in _ticks(max(plan.total, plan.bound)):
         parts.append(_line(_LEFT, _WIDTH - _RIGHT, y(address), "#e3e8ee"))
         parts.append(f'<text x="{_LEFT - 6}" y="{y(address) + 4:.1f}" text-anchor="end">{address:,}</text>')
     for r in found:
         parts += _buffer(r, column, y, scale)
     parts += _shared({r.name: r for r in found}, column, y, scale)
-    for value, text, colour in ((plan.bound, "held, nothing shared", "#8a5a00"), (plan.peak, "arena", "#c0392b")):
+    ends = [(_base(plan, m) + nbytes, f"arena in {m}", "#c0392b") for m, nbytes in plan.elsewhere.items()]
+    ends = [(plan.peak, "arena", "#c0392b"), *ends] if plan.peak else ends
+    for value, text, colour in ((plan.bound, "held, nothing shared", "#8a5a00"), *ends):
         parts.append(_line(_LEFT, _WIDTH - _RIGHT, y(value), colour, ' stroke-dasharray="6 3"'))
-        if text == "arena" or plan.bound != plan.peak:
+        if text.startswith("arena") or plan.bound != plan.total:
             parts.append(
                 f'<text x="{_WIDTH - _RIGHT}" y="{y(value) - 3:.1f}" text-anchor="end" fill="{colour}">'
                 f"{text} {value:,} B</text>"
             )
     parts += _axis(labels, column)
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _base(plan: Plan, memory: str) -> int:
+    """Return where a region begins in the picture."""
+    at = plan.peak
+    for name, nbytes in plan.elsewhere.items():
+        if name == memory:
+            return at
+        at += nbytes
+    return 0
 
 
 def _line(left: float, right: float, y: float, colour: str, more: str = "") -> str:

@@ -13,13 +13,14 @@ class Slot:
     """Bytes [offset, offset + size) of the arena, held from step ``first`` to step ``last``, both included.
 
     Step 0 is before the first node (graph inputs are written), step i + 1 runs node i, the last step reads outputs.
-    ``size`` is rounded up to the alignment.
+    ``size`` is rounded up to the alignment. ``memory`` is the name of the region, empty for the target's RAM.
     """
 
     offset: int
     size: int
     first: int
     last: int
+    memory: str = ""
 
     def alive_with(self, other: "Slot") -> bool:
         """Whether both are held at some step."""

@@ -17,9 +17,10 @@ class Plan:
 
     slots    by buffer name: a tensor's, or ``<node>.scratch``
     views    tensors that are another's bytes: name to the buffer, or constant, and the byte in it where they begin
-    peak     bytes of the arena
+    peak     bytes of the arena in the target's RAM
     bound    bytes alive at the fullest step: what a plan needs in which nothing lies over anything
     optimal  whether it is proven that no placement of these tensors in this order needs fewer bytes
+    elsewhere  bytes of arenas in other memories than the target's RAM, by region
     """
 
     slots: Mapping[str, Slot]
@@ -27,6 +28,12 @@ class Plan:
     peak: int = 0
     bound: int = 0
     optimal: bool = False
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Bytes of all arenas."""
+        return self.peak + sum(self.elsewhere.values())
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -82,6 +89,14 @@ def plan(
 def all_views(graph: Graph, aliases: Mapping[str, str], views: Views) -> dict[str, View]:
     """Return every tensor that is another's bytes: the known ones and reshapes."""
     return resolve({**reshapes(graph), **{name: View(of) for name, of in aliases.items()}, **views})
+
+
+def buffers_of(
+    graph: Graph, found: Plan, overlaps: Mapping[str, Mapping[str, int]], alignment: int
+) -> tuple[dict[str, Slot], dict[tuple[str, str], int]]:
+    """Return the lives of a plan's buffers, at offset 0, and which of them may lie over one another."""
+    lives = {name: replace(slot, offset=0) for name, slot in found.slots.items()}
+    return lives, _sharing(graph, lives, found.views, overlaps, alignment)
 
 
 def allowed_overlaps(node: Node, known: Views, overlaps: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
