@@ -511,8 +511,8 @@ struct bitship_mve_window {
     int32_t qmin;
     int32_t qmax;
     int32_t rounding; /* enum bitship_mve_rounding */
-    int32_t
-        together; /* depthwise: pixels of a row that the stream's constants are for; 0: taps come in runs */
+    int32_t together;    /* depthwise: pixels of a row that the stream is for; 0: taps come in runs */
+    int32_t padded_rows; /* conv2d: every row of taps takes 16 bytes of a patch */
 };
 
 /* weights: pairs of channels, their 16-byte pieces alternating, zeros after the depth and the channels up to
@@ -526,8 +526,7 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
 int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *stream,
                                  void *scratch, int32_t scratch_bytes, int8_t *out);
 
-/* x [rows, depth], weights as conv2d's; table: of every four channels their biases, multipliers, shifts (left
- * shifts, below zero). For a few rows: each reads all weights. */
+/* x [rows, depth], weights and table as conv2d's. For a few rows: each reads all weights. */
 struct bitship_mve_dense {
     int32_t rows;
     int32_t depth;

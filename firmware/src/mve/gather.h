@@ -4,44 +4,77 @@
 
 #include "mve.h"
 
-/* `rows` rows of `row` bytes, `pitch` bytes apart, into one pixel's part of a panel: every 16 bytes 64
- * further on. Where there are several, a row is whole vectors. */
+/* n bytes into one pixel's part of a panel: every 16 of them 64 further on. */
+static inline void bitship_mve_spread(int8_t *to, const int8_t *from, int32_t n) {
+#if BITSHIP_MVE
+    __asm__ volatile("dlstp.8 lr, %2\n"
+                     "1: vldrb.u8 q0, [%1], #16\n"
+                     "vstrb.8 q0, [%0], #64\n"
+                     "letp lr, 1b"
+                     : "+r"(to), "+r"(from)
+                     : "r"(n)
+                     : "lr", "q0", "memory");
+#else
+    for (int32_t i = 0; i < n; i++) {
+        to[i / 16 * 64 + i % 16] = from[i];
+    }
+#endif
+}
+
+/* The same of `rows` rows of `row` bytes, whole vectors, `pitch` bytes apart. */
 static inline void bitship_mve_spread_rows(int8_t *to, const int8_t *from, int32_t rows, int32_t row,
                                            int32_t pitch) {
 #if BITSHIP_MVE
     if (row == 48) {
-        __asm__ volatile(
-            "dls lr, %2\n"
-            "1: vldrb.u8 q0, [%1]\n"
-            "vldrb.u8 q1, [%1, #16]\n"
-            "vldrb.u8 q2, [%1, #32]\n"
-            "add %1, %1, %3\n"
-            "vstrb.8 q0, [%0], #64\n"
-            "vstrb.8 q1, [%0], #64\n"
-            "vstrb.8 q2, [%0], #64\n"
-            "le lr, 1b"
-            : "+r"(to), "+r"(from)
-            : "r"(rows), "r"(pitch)
-            : "lr", "q0", "q1", "q2", "memory");
+        __asm__ volatile("dls lr, %2\n"
+                         "1: vldrb.u8 q0, [%1]\n"
+                         "vldrb.u8 q1, [%1, #16]\n"
+                         "vldrb.u8 q2, [%1, #32]\n"
+                         "add %1, %1, %3\n"
+                         "vstrb.8 q0, [%0], #64\n"
+                         "vstrb.8 q1, [%0], #64\n"
+                         "vstrb.8 q2, [%0], #64\n"
+                         "le lr, 1b"
+                         : "+r"(to), "+r"(from)
+                         : "r"(rows), "r"(pitch)
+                         : "lr", "q0", "q1", "q2", "memory");
         return;
     }
-    __asm__ volatile(
-        "1: dlstp.8 lr, %3\n"
-        "2: vldrb.u8 q0, [%1], #16\n"
-        "vstrb.8 q0, [%0], #64\n"
-        "letp lr, 2b\n"
-        "add %1, %1, %4\n"
-        "subs %2, %2, #1\n"
-        "bne 1b"
-        : "+r"(to), "+r"(from), "+r"(rows)
-        : "r"(row), "r"(pitch - (row + 15) / 16 * 16)
-        : "lr", "q0", "cc", "memory");
+    __asm__ volatile("1: dlstp.8 lr, %3\n"
+                     "2: vldrb.u8 q0, [%1], #16\n"
+                     "vstrb.8 q0, [%0], #64\n"
+                     "letp lr, 2b\n"
+                     "add %1, %1, %4\n"
+                     "subs %2, %2, #1\n"
+                     "bne 1b"
+                     : "+r"(to), "+r"(from), "+r"(rows)
+                     : "r"(row), "r"(pitch - (row + 15) / 16 * 16)
+                     : "lr", "q0", "cc", "memory");
 #else
-    for (; rows > 0; rows--, from += pitch) {
-        for (int32_t i = 0; i < row; i++) {
-            to[i / 16 * 64 + i % 16] = from[i];
-        }
-        to += row * 4;
+    for (; rows > 0; rows--, from += pitch, to += row * 4) {
+        bitship_mve_spread(to, from, row);
+    }
+#endif
+}
+
+/* Rows of at most 16 bytes, each to a vector of its own; what is behind them in it is 0. */
+static inline void bitship_mve_spread_short_rows(int8_t *to, const int8_t *from, int32_t rows, int32_t row,
+                                                 int32_t pitch) {
+#if BITSHIP_MVE
+    __asm__ volatile("vctp.8 %3\n"
+                     "dls lr, %2\n"
+                     "1: vpst\n"
+                     "vldrbt.u8 q0, [%1]\n"
+                     "add %1, %1, %4\n"
+                     "vstrb.8 q0, [%0], #64\n"
+                     "le lr, 1b"
+                     : "+r"(to), "+r"(from)
+                     : "r"(rows), "r"(row), "r"(pitch)
+                     : "lr", "q0", "memory");
+#else
+    for (; rows > 0; rows--, from += pitch, to += 64) {
+        memset(to, 0, BITSHIP_MVE_BYTES);
+        memcpy(to, from, (size_t)row);
     }
 #endif
 }
