@@ -66,6 +66,17 @@ class Row(msgspec.Struct, frozen=True):
     why_not: str = ""
 
 
+_EXPECTED: dict[tuple[str, bytes], list[tuple[Array, ...]]] = {}
+
+
+def expected(job: Job) -> list[tuple[Array, ...]]:
+    """Return the specification's outputs, computed once for all cores."""
+    key = job.graph.digest, b"".join(a.tobytes() for row in job.rows for a in row)
+    if key not in _EXPECTED:
+        _EXPECTED[key] = [spec.run(job.graph, *row) for row in job.rows]
+    return _EXPECTED[key]
+
+
 def measure(job: Job) -> Row:
     """Build, prove every row, count; twice. A board it does not fit is a row that says so."""
     target = targets.load(job.target)
@@ -77,7 +88,7 @@ def measure(job: Job) -> Row:
             return Row(job.model, job.target, job.graph.macs, why_not=str(e))
         device = QemuDevice(target, 900)
         results = [device.run(folder / "model.elf", job.graph, job.rows) for _ in range(2)]
-    wanted = [spec.run(job.graph, *row) for row in job.rows]
+    wanted = expected(job)
     for result in results:
         for found, right in zip(result.outputs, wanted, strict=True):
             if not all(np.array_equal(a, b) for a, b in zip(found, right, strict=True)):
@@ -108,7 +119,13 @@ def whole(folder: Path, only: list[str], cores: list[str]) -> Iterator[Job]:
         if not only or any(part in m.name for part in only):
             graph = load(folder / m.path, m.outputs)
             for core in cores:
-                yield Job(m.name, core, graph, inputs(graph, 3, folder))
+                yield Job(m.name, core, graph, rows(graph, folder))
+
+
+def rows(graph: Graph, folder: Path) -> list[tuple[Array, ...]]:
+    """Return three inputs, of which large networks get the photograph alone."""
+    found = inputs(graph, 4, folder)
+    return found[2:3] if graph.macs > 100_000_000 else found[:3]
 
 
 def patched(folder: Path, cores: list[str]) -> Iterator[Job]:
@@ -126,7 +143,7 @@ def patched(folder: Path, cores: list[str]) -> Iterator[Job]:
     for name, ram in budgets:
         graph = load(folder / known[name].path)
         for core in cores:
-            yield Job(name, core, graph, inputs(graph, 3, folder), ram)
+            yield Job(name, core, graph, rows(graph, folder), ram)
     own = integer_graph(144, 0.35, 448)
     for core in cores:
         yield Job("MobileNetV2-0.35 144, random", core, own, golden_inputs(own, 3), 64 << 10)
@@ -138,7 +155,7 @@ def others(folder: Path) -> Iterator[Job]:
     for name in FEW:
         graph = load(folder / known[name].path)
         for core in (c for c in OTHER_CORES if c in targets.names()):
-            yield Job(name, core, graph, inputs(graph, 3, folder))
+            yield Job(name, core, graph, rows(graph, folder))
     transformer = load("vit_micro")
     for core in (M4, M55):
         yield Job("vit_micro", core, transformer, golden_inputs(transformer, 3))
@@ -252,8 +269,8 @@ def main() -> int:
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(one, jobs))
 
-    rows = run(whole(folder, args.model, cores))
-    kept = show_whole(rows)
+    found = run(whole(folder, args.model, cores))
+    kept = show_whole(found)
     if args.all:
         tiled = run(patched(folder, cores))
         show_patched(tiled)
@@ -261,9 +278,9 @@ def main() -> int:
         show_others(rest)
         for core in cores:
             print(f"one more call on {core}: {call_cost(core):.0f} instructions, a clamp of one element included")
-        rows += [*tiled, *rest]
+        found += [*tiled, *rest]
     if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     return int(not kept)
 
 

@@ -6,7 +6,25 @@
 from collections.abc import Callable
 
 import numpy as np
-from op_builders import I8, I16, I32, Case, D, S, binary, conv, depthwise, fc, feeds, ints, requant, rng, single, unary
+from op_builders import (
+    I8,
+    I16,
+    I32,
+    Case,
+    D,
+    S,
+    binary,
+    conv,
+    depthwise,
+    fc,
+    feeds,
+    ints,
+    matmul,
+    requant,
+    rng,
+    single,
+    unary,
+)
 
 from bitship.graph.ops import (
     Add,
@@ -59,6 +77,14 @@ def _sum(name: str, rounding: Rounding, shape: tuple[int, ...], other: tuple[int
     a, b = (Rescale((1 << 30,), (0,), input_zero_point=z, **i32) for z in (4, -9))  # type: ignore[arg-type]
     op = (Sub if sub else Add)(a, b, Rescale((1 << 30,), (-19,), output_zero_point=-3, rounding=rounding))
     return binary(name, op, shape, other)
+
+
+def _sum16(name: str, shift: int, zero_point: int, *, sub: bool = False) -> Case:
+    """int16 operands, one rounding each, as our quantizer makes residual additions."""
+    i32 = {"dtype": I32, "qmin": I32.qmin, "qmax": I32.qmax, "pre_shift": 12}
+    a, b = Rescale((1 << 30,), (0,), **i32), Rescale((1950134107,), (shift,), **i32)  # type: ignore[arg-type]
+    r = Rescale((2095968579,), (-11,), 0, zero_point, dtype=I16, qmin=I16.qmin, qmax=I16.qmax)
+    return binary(name, (Sub if sub else Add)(a, b, r), (1, 5, 7), (1, 5, 7), I16, I16)
 
 
 _MANY = ((1 << 30, -2), (1431655765, -7), (0, -5), (_LIMIT, -9), (1 << 30, -20), (1 << 30, -31), (1800000001, -6))
@@ -133,6 +159,14 @@ DEVICE_CASES: dict[str, Callable[[], Case]] = {
         "dev_add_repeats": lambda n: _sum(n, D, (2, 3, 1, 7), (1, 1, 1, 7)),
         "dev_sub_repeats": lambda n: _sum(n, D, (1, 1, 5), (4, 3, 5), sub=True),
         "dev_add_clamped": lambda n: binary(n, Add(requant=_half(-4, 9, S, 2)), (1, 4, 5), (1, 4, 5)),
+        "dev_add_int16": lambda n: _sum16(n, -4, 0),
+        "dev_add_int16_far": lambda n: _sum16(n, -13, -700),
+        "dev_add_int16_near": lambda n: _sum16(n, 1, 31000),
+        "dev_sub_int16": lambda n: _sum16(n, -4, 5, sub=True),
+        "dev_matmul_one_row": lambda n: matmul(n, 3, 1, 5, 6, azp=-128, bzp=127),
+        "dev_matmul_tails": lambda n: matmul(n, 2, 7, 19, 18, azp=127, bzp=-128),
+        "dev_matmul_three_rows": lambda n: matmul(n, 1, 3, 4, 1, azp=5, bzp=-9),
+        "dev_matmul_int32": lambda n: matmul(n, 2, 6, 22, 17, epilogue=False, azp=3, bzp=1),
         "dev_mul_relu": lambda n: binary(n, Mul(-128, -128, requant(rng(n), 1, 0.004, D, -128)), (3, 7), (3, 7)),
         "dev_mul_repeats": lambda n: binary(n, Mul(3, -9, requant(rng(n), 1, 0.004, D, 5)), (1, 9, 6), (1, 1, 6)),
         "dev_rescale": lambda n: unary(n, Rescale((1 << 30,), (0,), -7, 9, D), (3, 13)),

@@ -47,7 +47,7 @@ def test_the_cases_reach_every_kernel_with_every_epilogue() -> None:
         assert seen["bitship_dsp_depthwise_conv2d", form, 1] > 0, form
     for form in (Form.FLOOR, Form.DOUBLE):
         assert seen["bitship_dsp_mul", form, None] > 0
-    for function in ("sum", "avg_pool2d", "max_pool2d"):
+    for function in ("sum", "sum16", "sum_tables", "avg_pool2d", "max_pool2d", "matmul", "softmax_matmul"):
         assert sum(n for (name, _, _), n in seen.items() if name == f"bitship_dsp_{function}") > 0, function
 
 

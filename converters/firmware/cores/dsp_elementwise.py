@@ -12,7 +12,7 @@ from bitship.graph.base import Ints
 from bitship.graph.calls import Call, Packed
 from bitship.graph.calls.overlap import elementwise_distance
 from bitship.graph.calls.structs import CStruct, CValue, dtype, struct
-from bitship.graph.ops import Add, Mul, Rescale, Sub
+from bitship.graph.ops import Add, Mul, Rescale, Rounding, Sub
 
 _CODES = np.arange(-128, 128)
 _NEAR = 6  # how far from the real factors an exact pair is looked for
@@ -76,6 +76,8 @@ def total(graph: Graph, node: Node) -> Call | None:
     """An addition or subtraction: a sum of products if that is exact, else two tables and a rescale."""
     op = node.op
     assert isinstance(op, Add | Sub)
+    if all(graph.types[name].dtype is DType.INT16 for name in (*node.inputs, node.output)):
+        return _total16(graph, node)
     shapes = [graph.types[i].shape for i in node.inputs]
     walk = _walk(*shapes)
     if not _int8(graph, node) or walk is None or op.requant is None or op.requant.per_channel:
@@ -99,6 +101,42 @@ def total(graph: Graph, node: Node) -> Call | None:
     left = left + form.added
     tables = Packed(np.concatenate([left, right]).astype(np.int32).tobytes())
     return _call(graph, node, "dsp_sum_tables", walk, tables, **_epilogue(form))
+
+
+def _term16(r: Rescale | None) -> tuple[int, int] | None:
+    """Return (multiplier, left): the rescale is ``((x << left) * multiplier + 2^31) >> 32`` for any int16."""
+    if r is None or r.rounding is not Rounding.SINGLE or r.input_zero_point or r.output_zero_point:
+        return None
+    left = r.pre_shift + 1 + r.shift[0]
+    return (r.multiplier[0], left) if 0 <= left <= 16 and r.qmin == DType.INT32.qmin else None
+
+
+def _total16(graph: Graph, node: Node) -> Call | None:
+    """An addition of int16 that rounds once."""
+    op, r = node.op, node.op.requant if isinstance(node.op, Add) else None
+    assert isinstance(op, Add | Sub)
+    terms = [_term16(op.a), _term16(op.b)]
+    shapes = {graph.types[name].shape for name in node.inputs}
+    if r is None or r.per_channel or r.rounding is not Rounding.SINGLE or len(shapes) != 1 or None in terms:
+        return None
+    (a, a_left), (b, b_left) = (term for term in terms if term is not None)
+    shift = -1 - r.shift[0]
+    if (r.qmin, r.qmax) != (DType.INT16.qmin, DType.INT16.qmax) or not 1 <= shift <= 14 or a_left + b_left > 30:
+        return None
+    size = graph.types[node.output].size
+    params = struct(
+        "dsp_sum16",
+        size=size,
+        a=a,
+        b=b,
+        a_left=a_left,
+        b_left=b_left,
+        multiplier=r.multiplier[0],
+        offset=(r.output_zero_point << shift) + (1 << (shift - 1)),
+        shift=shift,
+    )
+    near = elementwise_distance(size, 2, 2, 0)
+    return Call("bitship_dsp_sum16", params, node.inputs, node.output, 0, (near, near))
 
 
 def _epilogue(form: Epilogue) -> dict[str, CValue]:

@@ -406,6 +406,42 @@ int bitship_dsp_sum_tables(const struct bitship_dsp_pairs *p, const int8_t *a, c
 /* The epilogue of (a - p->a) * (b - p->b). */
 int bitship_dsp_mul(const struct bitship_dsp_pairs *p, const int8_t *a, const int8_t *b, int8_t *out);
 
+/* int16: clamp((offset + (sum * multiplier >> 32)) >> shift) of ((a << a_left) * p->a + 2^31) >> 32 and b's
+ * alike. */
+struct bitship_dsp_sum16 {
+    int32_t size;
+    int32_t a;
+    int32_t b;
+    int32_t a_left;
+    int32_t b_left;
+    int32_t multiplier;
+    int32_t offset;
+    int32_t shift;
+};
+int bitship_dsp_sum16(const struct bitship_dsp_sum16 *p, const int16_t *a, const int16_t *b, int16_t *out);
+
+/* a [B, M, K] int8; b [B, K, N] int8, computed; out [B, M, N]. scratch: b packed, then patches of four rows
+ * of a. */
+struct bitship_dsp_matmul {
+    int32_t batch;
+    int32_t rows;
+    int32_t depth;
+    int32_t columns;
+    int32_t a_zero_point;
+    int32_t b_zero_point;
+    int32_t epilogue; /* enum bitship_dsp_epilogue, its numbers, and what is added to every sum before */
+    int32_t added;
+    int32_t multiplier;
+    int32_t offset;
+    int32_t shift;
+    const struct bitship_rescale *requant;
+};
+int bitship_dsp_matmul(const struct bitship_dsp_matmul *p, const int8_t *a, const int8_t *b, void *scratch,
+                       int32_t scratch_bytes, void *out);
+/* As bitship_softmax_matmul. scratch: v packed, four rows' codes as patches, one row's as bytes. */
+int bitship_dsp_softmax_matmul(const struct bitship_softmax_matmul *p, const int8_t *x, const int8_t *v,
+                               const uint8_t *exp_table, void *scratch, int32_t scratch_bytes, void *out);
+
 /* The host's library alone: convolutions whose weights are packed once for this processor's instructions, the
  * same bits. A level is 0 (none), 1 (AVX2) or 2 (AVX512-VNNI too); any up to bitship_host_level() may be
  * asked for. packed_bytes is 0 where a layer has no packed form. Packed weights are private to one library

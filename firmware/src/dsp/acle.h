@@ -66,6 +66,11 @@ static inline int32_t bitship_ssat8(int32_t x) {
     __asm__("ssat %0, #8, %1" : "=r"(y) : "r"(x));
     return y;
 }
+static inline int32_t bitship_ssat16(int32_t x) {
+    int32_t y;
+    __asm__("ssat %0, #16, %1" : "=r"(y) : "r"(x));
+    return y;
+}
 static inline uint32_t bitship_max8(uint32_t a, uint32_t b) {
     uint32_t y; /* one statement: the comparison's flags must live until they select */
     __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(y) : "r"(a), "r"(b));
@@ -97,6 +102,9 @@ static inline int32_t bitship_smmlar(int32_t a, int32_t b, int32_t c) {
 
 /* x in [-128, 127]. */
 static inline int32_t bitship_ssat8(int32_t x) { return x < -128 ? -128 : x > 127 ? 127 : x; }
+
+/* x in [-32768, 32767]. */
+static inline int32_t bitship_ssat16(int32_t x) { return x < -32768 ? -32768 : x > 32767 ? 32767 : x; }
 
 /* The larger of each of four int8. */
 static inline uint32_t bitship_max8(uint32_t a, uint32_t b) {

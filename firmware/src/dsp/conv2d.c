@@ -6,51 +6,54 @@
 #define PIXELS 4
 #define CHUNK 16 /* channels whose accumulators are held at once where another kernel rescales them */
 
-/* Where a block of pixels goes. */
-struct block {
-    int32_t pixels; /* how many are stored, at most as many as the patch has */
-    int32_t quads;
-    const uint32_t *patch;
-    const uint8_t *weights;
-    uint8_t *out;
+/* What does not change between blocks of pixels, and the run that does. */
+struct job {
+    const struct bitship_dsp_conv2d *p;
+    struct bitship_dsp_order order;
+    struct bitship_dsp_run run;
+    bitship_dsp_dot *dot4;
+    bitship_dsp_dot *dot1;
+    int32_t channel_bytes;
+    int32_t pixel_bytes;
+    int32_t first; /* output columns [first, last) whose windows' columns lie inside the image */
+    int32_t last;
 };
 
 /* All channels of a block by a kernel that leaves accumulators, rescaled one pixel at a time. */
-static void finish_raw(const struct bitship_dsp_conv2d *p, const struct block *block, bitship_dsp_dot *dot) {
+static void finish_raw(struct job *job, bitship_dsp_dot *dot, int32_t pixels) {
     int32_t acc[PIXELS * CHUNK];
-    const int32_t bytes = bitship_dsp_channel_bytes(block->quads, p->weights, BITSHIP_DSP_RAW);
-    const int32_t item = bitship_item_bytes(bitship_finish_dtype(p->requant));
+    const struct bitship_dsp_conv2d *p = job->p;
+    const int32_t item = job->pixel_bytes / p->out_c;
+    struct bitship_dsp_run run = job->run;
+    run.out = acc;
+    run.step = CHUNK * 4;
+    run.last = 3 * CHUNK * 4;
     for (int32_t first = 0; first < p->out_c; first += CHUNK) {
         const int32_t n = bitship_min(CHUNK, p->out_c - first);
-        const struct bitship_dsp_run run = {block->patch,
-                                            block->weights + (ptrdiff_t)first * bytes,
-                                            block->weights + (ptrdiff_t)(first + n) * bytes,
-                                            acc,
-                                            CHUNK * 4,
-                                            3 * CHUNK * 4,
-                                            block->quads};
+        run.end = (const uint8_t *)run.weights + (ptrdiff_t)n * job->channel_bytes;
         dot(&run);
-        for (int32_t i = 0; i < block->pixels; i++) {
-            bitship_finish(p->requant, first, n, acc + i * CHUNK, block->out + (i * p->out_c + first) * item);
+        run.weights = run.end;
+        for (int32_t i = 0; i < pixels; i++) {
+            uint8_t *to = (uint8_t *)job->run.out + (ptrdiff_t)i * job->pixel_bytes + (ptrdiff_t)first * item;
+            bitship_finish(p->requant, first, n, acc + i * CHUNK, to);
         }
     }
 }
 
-/* All channels of a block of one, three or four pixels. */
-static void finish(const struct bitship_dsp_conv2d *p, const struct block *block) {
-    bitship_dsp_dot *dot = block->pixels == 1 ? bitship_dsp_dot1(p->weights, p->epilogue)
-                                              : bitship_dsp_dot4(p->weights, p->epilogue);
-    if (p->epilogue == BITSHIP_DSP_RAW) {
-        finish_raw(p, block, dot);
-        return;
+/* All channels of a gathered block of one, three or four pixels. */
+static inline void finish(struct job *job, int32_t pixels) {
+    bitship_dsp_dot *dot = pixels == 1 ? job->dot1 : job->dot4;
+    if (job->p->epilogue == BITSHIP_DSP_RAW) {
+        finish_raw(job, dot, pixels);
+    } else {
+        job->run.last = (pixels - 1) * job->pixel_bytes; /* three repeat the last one */
+        dot(&job->run);
     }
-    const ptrdiff_t bytes =
-        (ptrdiff_t)bitship_dsp_channel_bytes(block->quads, p->weights, p->epilogue) * p->out_c;
-    const struct bitship_dsp_run run = {block->patch, block->weights, block->weights + bytes,
-                                        block->out,   p->out_c,       (block->pixels - 1) * p->out_c,
-                                        block->quads};
-    dot(&run);
+    job->run.out = (uint8_t *)job->run.out + (ptrdiff_t)pixels * job->pixel_bytes;
 }
+
+/* Pixels that a block takes of those left. */
+static inline int32_t block(int32_t left) { return left >= PIXELS ? PIXELS : left == 3 ? 3 : 1; }
 
 /* Every window is one pixel of the image and none is left out: patches need no coordinates. */
 static int flat(const struct bitship_dsp_conv2d *p) {
@@ -58,73 +61,114 @@ static int flat(const struct bitship_dsp_conv2d *p) {
            p->pad_left == 0 && p->in_h == p->out_h && p->in_w == p->out_w;
 }
 
-/* `count` pixels from output pixel `first` on, patches gathered by coordinates. */
-static void gather(const struct bitship_dsp_conv2d *p, const struct bitship_dsp_order *order,
-                   const int8_t *image, int32_t count, int32_t lanes, int32_t y, int32_t x, uint32_t *patch) {
-    const int8_t *from[PIXELS];
-    int32_t tops[PIXELS], lefts[PIXELS];
-    const int32_t low = p->in_h - (p->kernel_h - 1) * p->dilation_h,
-                  right = p->in_w - (p->kernel_w - 1) * p->dilation_w;
-    int inside = lanes == PIXELS;
+static void run_flat(struct job *job, const int8_t *x, uint32_t *patch) {
+    const int32_t c = job->p->in_c;
+    int32_t pixels;
+    for (int32_t left = job->p->batch * job->p->out_h * job->p->out_w; left > 0; left -= pixels) {
+        pixels = block(left);
+        if (pixels == 1) {
+            bitship_dsp_gather1(job->p, &job->order, x, 0, 0, 1, patch);
+        } else {
+            const int8_t *from[PIXELS] = {x, x + c, x + 2 * c, x + (pixels - 1) * c};
+            bitship_dsp_gather4(job->p, &job->order, from, patch);
+        }
+        finish(job, pixels);
+        x += (ptrdiff_t)pixels * c;
+    }
+}
+
+/* Whether the window at (top, left) lies inside the image. */
+static inline int inside(const struct bitship_dsp_conv2d *p, int32_t top, int32_t left) {
+    return top >= 0 && top + (p->kernel_h - 1) * p->dilation_h < p->in_h && left >= 0 &&
+           left + (p->kernel_w - 1) * p->dilation_w < p->in_w;
+}
+
+/* Patches of `pixels` output pixels from (y, x) on, at the border or across the end of a row: together where
+ * most lie inside the image, then the others over what was gathered in their places. */
+static void gather(const struct job *job, const int8_t *image, int32_t pixels, int32_t y, int32_t x,
+                   uint32_t *patch) {
+    const struct bitship_dsp_conv2d *p = job->p;
+    const int32_t lanes = pixels == 1 ? 1 : PIXELS;
+    const int8_t *from[PIXELS], *some = NULL;
+    int32_t tops[PIXELS], lefts[PIXELS], alone = 0;
     for (int32_t i = 0; i < lanes; i++) {
         const int32_t top = y * p->stride_h - p->pad_top, left = x * p->stride_w - p->pad_left;
         tops[i] = top;
         lefts[i] = left;
-        inside = inside && top >= 0 && top < low && left >= 0 && left < right;
-        if (inside) {
-            from[i] = image + ((ptrdiff_t)top * p->in_w + left) * p->in_c;
+        from[i] = NULL;
+        if (inside(p, top, left)) {
+            some = from[i] = image + ((ptrdiff_t)top * p->in_w + left) * p->in_c;
+        } else {
+            alone++;
         }
-        if (i + 1 < count && ++x == p->out_w) {
+        if (i + 1 < pixels && ++x == p->out_w) {
             x = 0;
             y++;
         }
     }
-    if (inside) {
-        bitship_dsp_gather4(p, order, from, patch);
-        return;
+    const int together = lanes == PIXELS && alone <= 2;
+    if (together) {
+        const int8_t *at[PIXELS];
+        for (int32_t i = 0; i < PIXELS; i++) {
+            at[i] = from[i] != NULL ? from[i] : some;
+        }
+        bitship_dsp_gather4(p, &job->order, at, patch);
     }
     for (int32_t i = 0; i < lanes; i++) {
-        bitship_dsp_gather1(p, order, image, tops[i], lefts[i], lanes, patch + i);
+        if (!together || from[i] == NULL) {
+            bitship_dsp_gather1(p, &job->order, image, tops[i], lefts[i], lanes, patch + i);
+        }
+    }
+}
+
+static void run_image(struct job *job, const int8_t *image, uint32_t *patch) {
+    const struct bitship_dsp_conv2d *p = job->p;
+    const int32_t low = p->in_h - (p->kernel_h - 1) * p->dilation_h, step = p->stride_w * p->in_c;
+    int32_t y = 0, x = 0, pixels;
+    for (int32_t left = p->out_h * p->out_w; left > 0; left -= pixels) {
+        const int32_t top = y * p->stride_h - p->pad_top;
+        pixels = block(left);
+        if (pixels == PIXELS && x >= job->first && x + PIXELS <= job->last && top >= 0 && top < low) {
+            const int8_t *at = image + ((ptrdiff_t)top * p->in_w - p->pad_left) * p->in_c + x * step;
+            const int8_t *from[PIXELS] = {at, at + step, at + 2 * step, at + 3 * step};
+            bitship_dsp_gather4(p, &job->order, from, patch);
+        } else {
+            gather(job, image, pixels, y, x, patch);
+        }
+        finish(job, pixels);
+        for (x += pixels; x >= p->out_w; x -= p->out_w) {
+            y++;
+        }
     }
 }
 
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                        void *scratch, int32_t scratch_bytes, void *out) {
-    (void)scratch_bytes;
     const struct bitship_dsp_order order = bitship_dsp_order(p);
-    const int as_is = flat(p);
-    const int32_t images = as_is ? 1 : p->batch, pixels = p->out_h * p->out_w * (as_is ? p->batch : 1),
-                  bytes = p->out_c * bitship_item_bytes(p->epilogue == BITSHIP_DSP_RAW
-                                                            ? bitship_finish_dtype(p->requant)
-                                                            : (int32_t)BITSHIP_INT8);
-    struct block block = {0, order.total, (uint32_t *)scratch, (const uint8_t *)weights, (uint8_t *)out};
-    for (int32_t b = 0; b < images; b++) {
-        const int8_t *image = x + (ptrdiff_t)b * p->in_h * p->in_w * p->in_c;
-        int32_t oy = 0, ox = 0;
-        for (int32_t left = pixels; left > 0; left -= block.pixels) {
-            block.pixels = left >= PIXELS ? PIXELS : left == 3 ? 3 : 1; /* three repeat the last one */
-            const int32_t lanes = block.pixels == 1 ? 1 : PIXELS;
-            if (as_is && lanes == PIXELS) {
-                const int8_t *from[PIXELS] = {image, image + p->in_c, image + 2 * p->in_c,
-                                              image + (block.pixels - 1) * p->in_c};
-                bitship_dsp_gather4(p, &order, from, (uint32_t *)scratch);
-            } else if (as_is) {
-                bitship_dsp_gather1(p, &order, image, 0, 0, 1, (uint32_t *)scratch);
-            } else {
-                gather(p, &order, image, block.pixels, lanes, oy, ox, (uint32_t *)scratch);
-            }
-            finish(p, &block);
-            block.out += (ptrdiff_t)block.pixels * bytes;
-            if (as_is) {
-                image += (ptrdiff_t)block.pixels * p->in_c;
-                continue;
-            }
-            ox += block.pixels;
-            while (ox >= p->out_w) {
-                ox -= p->out_w;
-                oy++;
-            }
-        }
+    const int32_t bytes = bitship_dsp_channel_bytes(order.total, p->weights, p->epilogue);
+    const int32_t room = p->in_w - 1 - (p->kernel_w - 1) * p->dilation_w + p->pad_left;
+    struct job job = {p, order, {0}, NULL, NULL, bytes, p->out_c, 0, 0};
+    (void)scratch_bytes;
+    if (p->epilogue == BITSHIP_DSP_RAW) {
+        job.pixel_bytes *= bitship_item_bytes(bitship_finish_dtype(p->requant));
+    }
+    job.dot4 = bitship_dsp_dot4(p->weights, p->epilogue);
+    job.dot1 = bitship_dsp_dot1(p->weights, p->epilogue);
+    job.run.patch = (const uint32_t *)scratch;
+    job.run.weights = weights;
+    job.run.end = (const uint8_t *)weights + (ptrdiff_t)p->out_c * bytes;
+    job.run.out = out;
+    job.run.step = job.pixel_bytes;
+    job.run.quads = order.total;
+    if (flat(p)) {
+        run_flat(&job, x, (uint32_t *)scratch);
+        return BITSHIP_OK;
+    }
+    job.first = (p->pad_left + p->stride_w - 1) / p->stride_w;
+    job.last = room < 0 ? 0 : bitship_min(p->out_w, room / p->stride_w + 1);
+    for (int32_t b = 0; b < p->batch; b++) {
+        run_image(&job, x, (uint32_t *)scratch);
+        x += (ptrdiff_t)p->in_h * p->in_w * p->in_c;
     }
     return BITSHIP_OK;
 }

@@ -67,3 +67,15 @@ int bitship_dsp_sum_tables(const struct bitship_dsp_pairs *p, const int8_t *a, c
     EVERY(LOOKED_UP)
     return BITSHIP_OK;
 }
+
+/* Both operands' rescales are upper words of products, rounded half up, so the second adds to the first. */
+int bitship_dsp_sum16(const struct bitship_dsp_sum16 *p, const int16_t *a, const int16_t *b, int16_t *out) {
+    const struct bitship_dsp_sum16 q = *p;
+    const int16_t *const end = a + q.size;
+    while (a != end) {
+        const int32_t left = bitship_smmlar((int32_t)((uint32_t)*a++ << q.a_left), q.a, 0);
+        const int32_t sum = bitship_smmlar((int32_t)((uint32_t)*b++ << q.b_left), q.b, left);
+        *out++ = (int16_t)bitship_ssat16(bitship_smmla(sum, q.multiplier, q.offset) >> q.shift);
+    }
+    return BITSHIP_OK;
+}

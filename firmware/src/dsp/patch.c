@@ -1,6 +1,8 @@
 /* Gathering patches: by words inside the image, with zero points for what lies outside. */
 #include "patch.h"
 
+#define REST 16 /* bytes of segments' ends that are expanded together, a multiple of four */
+
 /* `rows` runs of `quads` quads of four pixels; behind a run the next begins `skip` bytes on. */
 #if BITSHIP_DSP_ASM
 __attribute__((naked)) static void expand4(const int8_t *const *from __attribute__((unused)),
@@ -89,6 +91,39 @@ static void segment(const struct bitship_dsp_order *order, const int8_t *from, i
     }
 }
 
+/* The bytes left of every segment, through a small buffer for each pixel. */
+static void gather_rest(const struct bitship_dsp_conv2d *p, const struct bitship_dsp_order *order,
+                        const int8_t *const *from, uint32_t *patch) {
+    int8_t bytes[4][REST];
+    const int8_t *const at[4] = {bytes[0], bytes[1], bytes[2], bytes[3]};
+    const int32_t row = p->in_w * p->in_c * p->dilation_h, tap = p->dilation_w * p->in_c, rest = order->rest;
+    int32_t k = 0;
+    patch += order->tail * 8;
+    for (int32_t i = 0; i < p->kernel_h; i++) {
+        for (int32_t j = 0; j < order->across; j++) {
+            const ptrdiff_t start = i * row + j * tap + order->quads * 4;
+            for (int32_t c = 0; c < rest; c++, k++) {
+                bytes[0][k] = from[0][start + c];
+                bytes[1][k] = from[1][start + c];
+                bytes[2][k] = from[2][start + c];
+                bytes[3][k] = from[3][start + c];
+            }
+            if (k + rest > REST) { /* whole quads now; what is left moves to the front */
+                const int32_t quads = k / 4;
+                expand4(at, patch, quads, 1, 0);
+                patch += quads * 8;
+                for (int32_t pixel = 0; pixel < 4; pixel++) {
+                    memmove(bytes[pixel], bytes[pixel] + quads * 4, 4);
+                }
+                k -= quads * 4;
+            }
+        }
+    }
+    if (k > 0) {
+        expand4(at, patch, (k + 3) / 4, 1, 0);
+    }
+}
+
 void bitship_dsp_gather4(const struct bitship_dsp_conv2d *p, const struct bitship_dsp_order *order,
                          const int8_t *const *from, uint32_t *patch) {
     const int32_t row = p->in_w * p->in_c * p->dilation_h;
@@ -102,16 +137,8 @@ void bitship_dsp_gather4(const struct bitship_dsp_conv2d *p, const struct bitshi
                     p->dilation_w * p->in_c - order->quads * 4);
         }
     }
-    for (int32_t i = 0, k = order->tail * 4; order->rest > 0 && i < p->kernel_h; i++) {
-        for (int32_t j = 0; j < order->across; j++) {
-            const int32_t at = i * row + j * p->dilation_w * p->in_c + order->quads * 4;
-            for (int32_t c = 0; c < order->rest; c++, k++) {
-                put(patch, 4, k, from[0][at + c]);
-                put(patch + 1, 4, k, from[1][at + c]);
-                put(patch + 2, 4, k, from[2][at + c]);
-                put(patch + 3, 4, k, from[3][at + c]);
-            }
-        }
+    if (order->rest > 0) {
+        gather_rest(p, order, from, patch);
     }
 }
 

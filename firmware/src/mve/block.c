@@ -3,22 +3,23 @@
 
 #if BITSHIP_MVE
 
-/* q5 = q5 + bias, times multiplier, shifted: r8, r9, r10 (r11, r12) hold the channel's entry. */
-#define ENTRY "ldm r3!, {r8, r9, r10}\n vadd.i32 q5, q5, r8\n"
-#define ENTRY_ANY "ldm r3!, {r8, r9, r10, r11, r12}\n vadd.i32 q5, q5, r8\n vqshl.s32 q5, r11\n"
-#define SINGLE ENTRY "vqdmulh.s32 q5, q5, r9\n vrshl.s32 q5, r10\n"
-#define DOUBLE ENTRY "vqrdmulh.s32 q5, q5, r9\n vrshl.s32 q5, r10\n"
-/* VRSHL rounds half up; one less below zero is half away. */
-#define AWAY                                                                                                 \
-    ENTRY "vqrdmulh.s32 q5, q5, r9\n vpt.s32 lt, q5, zr\n vsubt.i32 q5, q5, r11\n vrshl.s32 q5, r10\n"
-#define SINGLE_ANY ENTRY_ANY "vqdmulh.s32 q5, q5, r9\n vrshl.s32 q5, r10\n"
+/* q5 = q5 + bias, times multiplier, shifted: the channel's entry takes the sums' registers. */
+#define ENTRY "ldm r3!, {r0, r2, r4}\n vadd.i32 q5, q5, r0\n"
+#define ENTRY_ANY "ldm r3!, {r0, r2, r4, r6, r8}\n vadd.i32 q5, q5, r0\n vqshl.s32 q5, r6\n"
+#define SINGLE ENTRY "vqdmulh.s32 q5, q5, r2\n vrshl.s32 q5, r4\n"
+#define DOUBLE ENTRY "vqrdmulh.s32 q5, q5, r2\n vrshl.s32 q5, r4\n"
+/* VRSHL rounds half up; one less below zero is half away. r11 is 1. */
+#define AWAY ENTRY "vqrdmulh.s32 q5, q5, r2\n vpt.s32 lt, q5, zr\n vsubt.i32 q5, q5, r11\n vrshl.s32 q5, r4\n"
+#define SINGLE_ANY ENTRY_ANY "vqdmulh.s32 q5, q5, r2\n vrshl.s32 q5, r4\n"
 #define DOUBLE_ANY                                                                                           \
-    ENTRY_ANY "vqrdmulh.s32 q5, q5, r9\n vpt.s32 lt, q5, zr\n vaddt.i32 q5, q5, r12\n vrshl.s32 q5, r10\n"
+    ENTRY_ANY "vqrdmulh.s32 q5, q5, r2\n vpt.s32 lt, q5, zr\n vaddt.i32 q5, q5, r8\n vrshl.s32 q5, r4\n"
 
-/* Bytes of four channels, pixels in the words: zero point, narrow, clamp. r7 zero point, r5 clamp. */
-#define NARROW                                                                                               \
-    "vqadd.s16 q6, q6, r7\n"                                                                                 \
-    "vqadd.s16 q7, q7, r7\n"                                                                                 \
+/* Bytes of four channels, pixels in the words: narrow, clamp. r5 clamp. */
+#define NARROW(zero_point)                                                                                   \
+    "vqadd.s16 q6, q6, " zero_point                                                                          \
+    "\n"                                                                                                     \
+    "vqadd.s16 q7, q7, " zero_point                                                                          \
+    "\n"                                                                                                     \
     "vqmovnb.s16 q6, q6\n"                                                                                   \
     "vqmovnt.s16 q6, q7\n"                                                                                   \
     "cbz r5, 3f\n"                                                                                           \
@@ -28,6 +29,10 @@
     "vmin.s8 q6, q6, q7\n"                                                                                   \
     "3:\n"
 
+#define CLOBBERED                                                                                            \
+    "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "q0", "q1", "q2", "q3", \
+        "q4", "q5", "q6", "q7", "cc", "memory"
+
 /* One channel of four pixels in q0 to q3. */
 #define SHORT_CHANNEL(rounding, narrow)                                                                      \
     "vldrb.u8 q5, [r1], #16\n"                                                                               \
@@ -36,41 +41,56 @@
     "vmladav.s8 r4, q2, q5\n"                                                                                \
     "vmladav.s8 r6, q3, q5\n"                                                                                \
     "vmov q5[2], q5[0], r0, r4\n"                                                                            \
-    "vmov q5[3], q5[1], r2, r6\n" rounding narrow
+    "vmov q5[3], q5[1], r2, r6\n" rounding narrow "\n"
+
+#define SHORT_GROUP(rounding)                                                                                \
+    SHORT_CHANNEL(rounding, "vqmovnb.s32 q6, q5")                                                            \
+    SHORT_CHANNEL(rounding, "vqmovnb.s32 q7, q5")                                                            \
+    SHORT_CHANNEL(rounding, "vqmovnt.s32 q6, q5")                                                            \
+    SHORT_CHANNEL(rounding, "vqmovnt.s32 q7, q5")
 
 #define SHORT(rounding)                                                                                      \
     {                                                                                                        \
         register const struct bitship_mve_block *at __asm__("r0") = b;                                       \
         __asm__ volatile(                                                                                    \
-            "ldrd r2, r4, [r0, #48]\n"                                                                       \
-            "ldrd r6, r8, [r0, #56]\n"                                                                       \
-            "ldr r5, [r0, #64]\n"                                                                            \
-            "vctp.8 r5\n"                                                                                    \
+            "mov r12, r0\n"                                                                                  \
+            "ldr r9, [r12, #16]\n"                                                                           \
+            "subs r9, r9, #4\n"                                                                              \
+            "ldrd r7, r5, [r12, #24]\n"                                                                      \
+            "ldr r10, [r12, #48]\n"                                                                          \
+            "ldr lr, [r12, #60]\n"                                                                           \
+            "str lr, [sp, #-8]!\n"                                                                           \
+            "mov r11, #1\n"                                                                                  \
+            "2:\n"                                                                                           \
+            "ldrd r8, r2, [r12, #52]\n"                                                                      \
+            "add r4, r10, r8\n"                                                                              \
+            "add r6, r4, r8\n"                                                                               \
+            "add r1, r6, r8\n"                                                                               \
+            "vctp.8 r2\n"                                                                                    \
             "vpstttt\n"                                                                                      \
-            "vldrbt.u8 q0, [r2]\n"                                                                           \
+            "vldrbt.u8 q0, [r10]\n"                                                                          \
             "vldrbt.u8 q1, [r4]\n"                                                                           \
             "vldrbt.u8 q2, [r6]\n"                                                                           \
-            "vldrbt.u8 q3, [r8]\n"                                                                           \
-            "ldrd r1, r3, [r0, #8]\n"                                                                        \
-            "ldrd r9, r8, [r0, #16]\n"                                                                       \
-            "vldrw.u32 q4, [r0, #32]\n"                                                                      \
-            "sub r8, r8, r9\n"                                                                               \
-            "subs r9, r9, #4\n"                                                                              \
+            "vldrbt.u8 q3, [r1]\n"                                                                           \
+            "add r10, r1, r8\n"                                                                              \
+            "ldrd r1, r3, [r12, #8]\n"                                                                       \
+            "vldrw.u32 q4, [r12, #32]\n"                                                                     \
+            "ldr lr, [r12, #20]\n"                                                                           \
             "vadd.i32 q4, q4, r9\n"                                                                          \
-            "ldrd r7, r5, [r0, #24]\n"                                                                       \
-            "lsrs r8, r8, #2\n"                                                                              \
-            "mov r11, #1\n"                                                                                  \
-            "dls lr, r8\n"                                                                                   \
-            "1:\n" SHORT_CHANNEL(rounding, "vqmovnb.s32 q6, q5\n")                                           \
-                SHORT_CHANNEL(rounding, "vqmovnb.s32 q7, q5\n")                                              \
-                    SHORT_CHANNEL(rounding, "vqmovnt.s32 q6, q5\n")                                          \
-                        SHORT_CHANNEL(rounding, "vqmovnt.s32 q7, q5\n") NARROW                               \
+            "add r9, r9, lr, lsl #2\n"                                                                       \
+            "lsr lr, lr, #2\n"                                                                               \
+            "dls lr, lr\n"                                                                                   \
+            "1:\n" SHORT_GROUP(rounding) NARROW("r7") /**/                                                   \
             "vstrw.32 q6, [q4, #4]!\n"                                                                       \
             "le lr, 1b\n"                                                                                    \
+            "ldr r0, [sp]\n"                                                                                 \
+            "subs r0, r0, #1\n"                                                                              \
+            "str r0, [sp]\n"                                                                                 \
+            "bne 2b\n"                                                                                       \
+            "add sp, sp, #8\n"                                                                               \
             : "+r"(at)                                                                                       \
             :                                                                                                \
-            : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "q0", "q1",   \
-              "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");                                           \
+            : CLOBBERED);                                                                                    \
     }
 
 /* A piece of the depth: 4 pixels by 2 channels. `with` is "" for the first, which starts the sums, else "a".
@@ -101,16 +121,22 @@
 /* Two channels: eight sums, all even registers; r5 counts double pieces, an even depth enters in the middle.
  */
 #define PAIR                                                                                                 \
-    "ldrd r1, r5, [r11]\n" PIECE("") "lsrs r5, r5, #1\n"                                                     \
-                                     "bcc 5f\n"                                                              \
-                                     "4:\n" PIECE("a") "5:\n" PIECE("a") "subs r5, r5, #1\n"                 \
-                                                                         "bne 4b\n"                          \
-                                                                         "vmov q5[2], q5[0], r0, r4\n"       \
-                                                                         "vmov q5[3], q5[1], r2, r6\n"       \
-                                                                         "vmov q0[2], q0[0], r8, r12\n"      \
-                                                                         "vmov q0[3], q0[1], r10, lr\n"
+    "ldrd r1, r5, [r11]\n"                                                                                   \
+    PIECE("")                                                                                                \
+    "lsrs r5, r5, #1\n"                                                                                      \
+    "bcc 5f\n"                                                                                               \
+    "4:\n"                                                                                                   \
+    PIECE("a")                                                                                               \
+    "5:\n"                                                                                                   \
+    PIECE("a")                                                                                               \
+    "subs r5, r5, #1\n"                                                                                      \
+    "bne 4b\n"                                                                                               \
+    "vmov q5[2], q5[0], r0, r4\n"                                                                            \
+    "vmov q5[3], q5[1], r2, r6\n"                                                                            \
+    "vmov q0[2], q0[0], r8, r12\n"                                                                           \
+    "vmov q0[3], q0[1], r10, lr\n"
 
-/* The same roundings with the entry in r0, r2, r4 (r6, r8), the table in r7, sums in q. */
+/* The same roundings with sums in q, the table in r7; P_AWAY's result is in q1. */
 #define P_ENTRY(q) "ldm r7!, {r0, r2, r4}\n vadd.i32 " q ", " q ", r0\n"
 #define P_ENTRY_ANY(q) "ldm r7!, {r0, r2, r4, r6, r8}\n vadd.i32 " q ", " q ", r0\n vqshl.s32 " q ", r6\n"
 #define P_SINGLE(q) P_ENTRY(q) "vqdmulh.s32 " q ", " q ", r2\n vrshl.s32 " q ", r4\n"
@@ -121,45 +147,36 @@
 #define P_SINGLE_ANY(q) P_ENTRY_ANY(q) "vqdmulh.s32 " q ", " q ", r2\n vrshl.s32 " q ", r4\n"
 #define P_DOUBLE_ANY(q)                                                                                      \
     P_ENTRY_ANY(q)                                                                                           \
-    "vqrdmulh.s32 " q ", " q ", r2\n vpt.s32 lt, " q ", zr\n vaddt.i32 " q ", " q ", r8\n vrshl.s32 " q      \
-    ", r4\n"
+    "vqrdmulh.s32 " q ", " q ", r2\n vpt.s32 lt, " q ", zr\n vaddt.i32 " q ", " q                            \
+    ", r8\n"                                                                                                 \
+    "vrshl.s32 " q ", r4\n"
 
-#define PANEL_LOOP(round, sum5, sum0)                                                                        \
+/* Two channels into even (b) or odd (t) halves of the 16-bit vectors. */
+#define PANEL_PAIR(round, half, sum5, sum0)                                                                  \
+    PAIR round("q5") "vqmovn" half ".s32 q6, " sum5 "\n" round("q0") "vqmovn" half ".s32 q7, " sum0 "\n"
+
+#define PANEL(round, sum5, sum0)                                                                             \
     {                                                                                                        \
         register const struct bitship_mve_block *at __asm__("r0") = b;                                       \
         __asm__ volatile(                                                                                    \
             "mov r11, r0\n"                                                                                  \
             "ldrd r3, r7, [r0, #8]\n"                                                                        \
-            "ldr r9, [r0, #16]\n"                                                                            \
-            "1:\n" PAIR round("q5") "vqmovnb.s32 q6, " sum5                                                  \
-                                    "\n" round("q0") "vqmovnb.s32 q7, " sum0 "\n" PAIR round(                \
-                                        "q5") "vqmovnt.s32 q6, " sum5                                        \
-                                              "\n" round("q0") "vqmovnt.s32 q7, " sum0                       \
-                                                               "\n"                                          \
-                                                               "ldrd r2, r5, [r11, #24]\n"                   \
-                                                               "vqadd.s16 q6, q6, r2\n"                      \
-                                                               "vqadd.s16 q7, q7, r2\n"                      \
-                                                               "vqmovnb.s16 q6, q6\n"                        \
-                                                               "vqmovnt.s16 q6, q7\n"                        \
-                                                               "cbz r5, 3f\n"                                \
-                                                               "vldrb.u8 q7, [r5]\n"                         \
-                                                               "vmax.s8 q6, q6, q7\n"                        \
-                                                               "vldrb.u8 q7, [r5, #16]\n"                    \
-                                                               "vmin.s8 q6, q6, q7\n"                        \
-                                                               "3:\n"                                        \
-                                                               "vldrw.u32 q0, [r11, #32]\n"                  \
-                                                               "ldr r2, [r11, #20]\n"                        \
-                                                               "vstrw.32 q6, [r9, q0]\n"                     \
-                                                               "add r9, r9, #4\n"                            \
-                                                               "cmp r9, r2\n"                                \
-                                                               "bne 1b\n"                                    \
+            "ldrd r9, r2, [r0, #16]\n"                                                                       \
+            "add r2, r2, r9\n"                                                                               \
+            "str r2, [sp, #-8]!\n"                                                                           \
+            "1:\n" PANEL_PAIR(round, "b", sum5, sum0) PANEL_PAIR(round, "t", sum5, sum0) /**/                \
+            "ldrd r2, r5, [r11, #24]\n" NARROW("r2")                                     /**/                \
+            "vldrw.u32 q0, [r11, #32]\n"                                                                     \
+            "ldr r2, [sp]\n"                                                                                 \
+            "vstrw.32 q6, [r9, q0]\n"                                                                        \
+            "add r9, r9, #4\n"                                                                               \
+            "cmp r9, r2\n"                                                                                   \
+            "bne 1b\n"                                                                                       \
+            "add sp, sp, #8\n"                                                                               \
             : "+r"(at)                                                                                       \
             :                                                                                                \
-            : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "q0", "q1",   \
-              "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");                                           \
+            : CLOBBERED);                                                                                    \
     }
-
-/* Above: r5 was the piece counter and is free in between; the local labels of PAIR are nearest-match. */
 
 void bitship_mve_block_short(const struct bitship_mve_block *b, int32_t rounding) {
     switch (rounding) {
@@ -184,19 +201,19 @@ void bitship_mve_block_short(const struct bitship_mve_block *b, int32_t rounding
 void bitship_mve_block_panel(const struct bitship_mve_block *b, int32_t rounding) {
     switch (rounding) {
     case BITSHIP_MVE_SINGLE:
-        PANEL_LOOP(P_SINGLE, "q5", "q0")
+        PANEL(P_SINGLE, "q5", "q0")
         break;
     case BITSHIP_MVE_DOUBLE_UP:
-        PANEL_LOOP(P_DOUBLE, "q5", "q0")
+        PANEL(P_DOUBLE, "q5", "q0")
         break;
     case BITSHIP_MVE_DOUBLE:
-        PANEL_LOOP(P_AWAY, "q1", "q1")
+        PANEL(P_AWAY, "q1", "q1")
         break;
     case BITSHIP_MVE_SINGLE_ANY:
-        PANEL_LOOP(P_SINGLE_ANY, "q5", "q0")
+        PANEL(P_SINGLE_ANY, "q5", "q0")
         break;
     default:
-        PANEL_LOOP(P_DOUBLE_ANY, "q5", "q0")
+        PANEL(P_DOUBLE_ANY, "q5", "q0")
         break;
     }
 }
@@ -215,13 +232,12 @@ static int32_t sum_of(const int8_t *x, int32_t step, const int8_t *w, int32_t pi
 
 /* x[i] is pixel i's first piece, the next is `step` bytes on. */
 static void block(const struct bitship_mve_block *b, const int8_t *const *x, int32_t step, int32_t pieces,
-                  int32_t rounding) {
-    const int32_t channels = (int32_t)(b->end - b->out);
-    for (int32_t c = 0; c < channels; c++) {
+                  int32_t rounding, int8_t *out) {
+    for (int32_t c = 0; c < b->channels; c++) {
         const int8_t *w = b->weights + (ptrdiff_t)(c / 2) * 32 * pieces + c % 2 * BITSHIP_MVE_BYTES;
         for (int i = 0; i < 4; i++) {
             const int32_t sum = sum_of(x[i], step, w, pieces);
-            b->out[b->offset[i] + (uint32_t)c] = bitship_mve_narrow(
+            out[b->offset[i] + (uint32_t)c] = bitship_mve_narrow(
                 bitship_mve_round(sum, b->table + c * BITSHIP_MVE_ENTRY(rounding), rounding), b->zero_point,
                 b->clamp);
         }
@@ -231,15 +247,17 @@ static void block(const struct bitship_mve_block *b, const int8_t *const *x, int
 void bitship_mve_block_short(const struct bitship_mve_block *b, int32_t rounding) {
     int8_t padded[4][BITSHIP_MVE_BYTES] = {{0}};
     const int8_t *const x[4] = {padded[0], padded[1], padded[2], padded[3]};
-    for (int i = 0; i < 4; i++) {
-        memcpy(padded[i], b->x[i], (size_t)b->depth);
+    for (int32_t first = 0; first < b->blocks; first++) {
+        for (int i = 0; i < 4; i++) {
+            memcpy(padded[i], b->x + (first * 4 + i) * b->step, (size_t)b->depth);
+        }
+        block(b, x, 0, 1, rounding, b->out + first * 4 * b->channels);
     }
-    block(b, x, 0, 1, rounding);
 }
 
 void bitship_mve_block_panel(const struct bitship_mve_block *b, int32_t rounding) {
     const int8_t *const x[4] = {b->panel, b->panel + 16, b->panel + 32, b->panel + 48};
-    block(b, x, 64, b->pieces, rounding);
+    block(b, x, 64, b->pieces, rounding, b->out);
 }
 
 #endif

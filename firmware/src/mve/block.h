@@ -16,15 +16,17 @@ struct bitship_mve_block {
     const int8_t *weights; /* 8 */
     const int32_t *table;  /* 12: an entry per channel */
     int8_t *out;           /* 16: of the first pixel */
-    const int8_t *end;     /* 20: out and the channels, rounded up to 4 */
+    int32_t channels;      /* 20: rounded up to 4 */
     int32_t zero_point;    /* 24 */
     const int8_t *clamp;   /* 28: 16 times qmin, 16 times qmax; NULL for the range of int8 */
     uint32_t offset[4];    /* 32: from out to the pixels' outputs; a pixel that is none repeats the last */
-    const int8_t *x[4];    /* 48: short depths: the pixels */
-    int32_t depth;         /* 64 */
+    const int8_t *x;       /* 48: short depths: the first pixel */
+    int32_t step;          /* 52: to the next */
+    int32_t depth;         /* 56 */
+    int32_t blocks;        /* 60: short depths: blocks of four pixels, one behind the other */
 };
 
-/* All channels of four pixels whose depth is at most 16, from x. */
+/* All channels of `blocks` times four pixels whose depth is at most 16, from x. */
 void bitship_mve_block_short(const struct bitship_mve_block *b, int32_t rounding);
 
 /* All channels of four pixels from a panel of at least two pieces. */

@@ -41,24 +41,6 @@ static inline void bitship_mve_copy(int8_t *to, const int8_t *from, int32_t n) {
 #endif
 }
 
-/* Copy n bytes, every 16 of them 64 further on: one pixel's part of a panel of four. */
-static inline void bitship_mve_spread(int8_t *to, const int8_t *from, int32_t n) {
-#if BITSHIP_MVE
-    __asm__ volatile(
-        "dlstp.8 lr, %2\n"
-        "1: vldrb.u8 q0, [%1], #16\n"
-        "vstrb.8 q0, [%0], #64\n"
-        "letp lr, 1b"
-        : "+r"(to), "+r"(from)
-        : "r"(n)
-        : "lr", "q0", "memory");
-#else
-    for (int32_t i = 0; i < n; i++) {
-        to[i / 16 * 64 + i % 16] = from[i];
-    }
-#endif
-}
-
 /* n bytes of one value. */
 static inline void bitship_mve_fill(int8_t *to, int32_t value, int32_t n) {
 #if BITSHIP_MVE

@@ -16,6 +16,7 @@ from bitship.models.shipped import (
     save_weights,
     shipped,
 )
+from bitship.models.surgery import redistribute
 
 __all__ = [
     "CHECKPOINTS",
@@ -26,6 +27,7 @@ __all__ = [
     "load_graph",
     "load_module",
     "load_weights",
+    "redistribute",
     "save_weights",
     "shipped",
 ]

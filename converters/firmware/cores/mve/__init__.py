@@ -28,4 +28,4 @@ FILES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("mve_avg_pool2d", "mve_max_pool2d"), ("mve/pool.c",)),
     "mve_pad": ("mve/layout.c",),
 }
-HEADERS: tuple[str, ...] = ("mve/block.h", "mve/depthwise.h", "mve/mve.h")
+HEADERS: tuple[str, ...] = ("mve/block.h", "mve/depthwise.h", "mve/gather.h", "mve/mve.h")

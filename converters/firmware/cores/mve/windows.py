@@ -103,7 +103,7 @@ def conv2d(graph: Graph, node: Node) -> Call | None:
         _window(op, x, out, w.shape[1:3], e.rounding),
         (node.inputs[0], panels(rows), table(bias, e, up(len(rows), GROUP))),
         node.output,
-        _scratch(rows, w.shape[1:3] == (1, 1) and not any(op.padding)),
+        _scratch(rows, w.shape[1:3] == op.stride == (1, 1) and not any(op.padding)),
         (_distance(op, x, out, 0), None, None),
     )
 
@@ -111,7 +111,7 @@ def conv2d(graph: Graph, node: Node) -> Call | None:
 def _scratch(w: Array, direct: bool) -> int:
     """Bytes of a panel of four pixels, of a patch to gather one from, of rows of whole groups of channels."""
     depth, channels = up(w.shape[1], PIECE), up(len(w), GROUP)
-    panel = 4 * PIECE if depth == PIECE else 4 * depth + (0 if direct else depth)
+    panel = 4 * depth + (0 if direct else PIECE if depth == PIECE else depth + PIECE)
     return panel + (0 if channels == len(w) else GROUP * channels)
 
 
