@@ -14,7 +14,7 @@ from bitship.targets import Memory, Target, TargetKind
 from bitship.targets.base import Region as MemoryRegion
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
-APP = ("runner.c", "start.c", "port.c", "port.h", "sections.ld")
+APP = ("runner.c", "semihosting.c", "stack.c", "start.c", "port.h", "sections.ld")
 HEADERS = ("include/bitship/kernels.h", "src/fixed.h", "src/lanes.h", "src/product.h", "src/strip.h", "src/window.h")
 ALWAYS = ("lanes.c", "rescale.c")
 BUILD_SECONDS = 300
@@ -40,7 +40,7 @@ _FILES = {
 
 COMMON = ("-std=c99", "-Ikernels/include", "-Ikernels/src", "-I.", "-ffile-prefix-map=$(CURDIR)=.")
 HOST = ("-O3", "-fPIC", "-shared", "-fvisibility=default")
-IMAGE = ("-O2", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
+IMAGE = ("-O2", "-Iapp", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
 LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none")
 IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments")
 
@@ -58,6 +58,14 @@ def header_files(sources: Sequence[str]) -> list[str]:
     families = {Path(s).parent.name for s in sources}
     extra = [f"src/{name}" for family, names in cores.HEADERS.items() if family in families for name in names]
     return sorted((*HEADERS, *extra))
+
+
+def app_files(target: Target) -> list[str]:
+    """Return what an image needs around the model, relative to ``firmware/app``."""
+    assert target.toolchain is not None
+    startup, counter = target.toolchain.startup, target.emulator.counter if target.emulator else None
+    driver = counter.driver if counter else "none"
+    return [*APP, f"counter_{driver}.c", f"{startup}/request.c", f"{startup}/reset.c"]
 
 
 @dataclass(frozen=True)
@@ -104,8 +112,9 @@ def recipe(target: Target, functions: Sequence[str], weights: bool) -> Recipe:
     flags = [*COMMON, *core]
     if image:
         counter = target.emulator.counter if target.emulator else None
-        flags += [*IMAGE, *([f"-DBITSHIP_COUNTER={counter.address:#x}u"] if counter else []), *LINK, *IMAGE_LINK]
-        sources += [f"app/{f}" for f in APP if f.endswith(".c")]
+        known = {"": counter.address, "_HZ": counter.hz} if counter else {}
+        flags += [*IMAGE, *(f"-DBITSHIP_COUNTER{k}={v:#x}u" for k, v in known.items() if v), *LINK, *IMAGE_LINK]
+        sources += [f"app/{f}" for f in app_files(target) if f.endswith(".c")]
         return Recipe(f"{prefix}gcc", tuple(flags), tuple(sources), "model.elf")
     return Recipe(f"{prefix}gcc" if prefix else "cc", (*flags, *HOST, *LINK), tuple(sources), "libmodel.so")
 
@@ -156,6 +165,8 @@ def check_memories(target: Target, flash_bytes: int, ram_bytes: int, what: str) 
 def _package(program: str) -> str:
     if program.startswith("arm-none-eabi-"):
         return "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"
+    if program.startswith("riscv64-unknown-elf-"):
+        return "apt-get install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"
     return f"apt-get install {'gcc-' + program.removesuffix('-gcc') if program.endswith('-gcc') else 'gcc'}"
 
 
@@ -169,7 +180,7 @@ def run(command: Sequence[str], folder: Path, target: str = "") -> str:
     except subprocess.TimeoutExpired:
         raise TargetError(f"{program}: no end after {BUILD_SECONDS} s while building for {target}") from None
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if "error" in line or "overflowed" in line]
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower() or "overflowed" in line]
         overflow = re.search(r"region `(\w+)' overflowed by (\d+) bytes", done.stderr)
         if overflow:
             memory = "RAM" if overflow[1] == "RAM" else "flash"

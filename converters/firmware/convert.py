@@ -110,7 +110,7 @@ def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
     if target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
-        for name in build.APP:
+        for name in build.app_files(target):
             files[f"app/{name}"] = (build.FIRMWARE / "app" / name).read_bytes()
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
         files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()
