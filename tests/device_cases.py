@@ -138,6 +138,7 @@ DEVICE_CASES: dict[str, Callable[[], Case]] = {
         "dev_shifts_relu": lambda n: shifts(n, D, -128, _MANY),
         "dev_shifts_double": lambda n: shifts(n, D, -7, _MANY),
         "dev_shifts_one": lambda n: shifts(n, D, -128, ((1 << 30, -1), (_LIMIT, -1), (1234567891, -1))),
+        "dev_shifts_nothing": lambda n: shifts(n, D, 5, ((0, 0), (0, -31), (1 << 30, 0))),
         "dev_shifts_left": lambda n: shifts(n, D, 0, ((1 << 30, 1), (_LIMIT, -4), (1234567891, 0))),
         "dev_shifts_left_single": lambda n: shifts(n, S, 0, ((1 << 30, 1), (_LIMIT, -1), (1234567891, 0))),
         "dev_dw_3ch": lambda n: depthwise(n, (1, 5, 6, 3), (3, 3), padding=(1, 1, 1, 1), izp=-128),
@@ -187,6 +188,9 @@ DEVICE_CASES: dict[str, Callable[[], Case]] = {
         "dev_max_pool_clamped": lambda n: unary(n, MaxPool2D((2, 2), (1, 1), qmin=-5, qmax=100), (1, 4, 4, 4)),
         "dev_pad_columns": lambda n: unary(n, Pad(((0, 0), (1, 2), (2, 1), (0, 0)), -7), (1, 4, 5, 3)),
         "dev_pad_int16": lambda n: unary(n, Pad(((0, 0), (0, 0), (2, 1), (0, 0)), -300), (1, 4, 5, 3), I16),
+        "dev_mean_relu": lambda n: unary(n, ReduceSum((1, 2), -128, requant(rng(n), 1, 1 / 9, D, -128)), (2, 3, 3, 7)),
+        "dev_mean_long": lambda n: unary(n, ReduceSum((1,), 127, requant(rng(n), 1, 1 / 700, S, 5)), (1, 700, 5)),
+        "dev_mean_apart": lambda n: unary(n, ReduceSum((0, 2), 1, requant(rng(n), 1, 1 / 6, D, 5)), (2, 4, 3)),
         "dev_mean_rows": lambda n: unary(n, ReduceSum((2,), 6, requant(rng(n), 1, 1 / 3, D, 6)), (1, 40, 3)),
     }.items()
 }

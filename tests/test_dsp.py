@@ -48,7 +48,16 @@ def test_the_cases_reach_every_kernel_with_every_epilogue() -> None:
             assert seen["bitship_dsp_depthwise_conv2d", form, 1] > 0, form
     for form in (Form.FLOOR, Form.DOUBLE):
         assert seen["bitship_dsp_mul", form, None] > 0
-    for function in ("sum", "sum16", "sum_tables", "avg_pool2d", "max_pool2d", "matmul", "softmax_matmul"):
+    for function in (
+        "sum",
+        "sum16",
+        "sum_tables",
+        "avg_pool2d",
+        "max_pool2d",
+        "reduce_sum",
+        "matmul",
+        "softmax_matmul",
+    ):
         assert sum(n for (name, _, _), n in seen.items() if name == f"bitship_dsp_{function}") > 0, function
 
 
@@ -71,7 +80,7 @@ def test_a_form_is_the_rescale_it_stands_for(
     lo, hi = np.array([-most], np.int64), np.array([most], np.int64)
     form = fit(r, lo, hi, wide=True)
     if form.form is Form.RAW:
-        assert right < 2 or right > 22 or bits > 25 or (dtype is I16 and rounding is D)
+        assert right < 1 or right > 22 or bits > 25 or (dtype is I16 and rounding is D)
         return
     steps = ((np.arange(-130, 131) * 2 - 1) << max(right + 31, 0)) // max(2 * m, 1)
     acc = np.concatenate([steps[:, None] + np.arange(-3, 4)]).reshape(-1)

@@ -4,9 +4,10 @@ FLOOR   ``clamp8((offset + (acc * multiplier >> 32)) >> shift)``
 DOUBLE  ``clamp8((offset - (acc < 0) + ((2 * acc * multiplier + 2^31) >> 32)) >> shift)``
 WIDE    ``clamp16((offset + ((acc << left) * multiplier >> 32)) >> right)``, shift being ``left * 256 + right``
 
-A rescale to int8 is a monotone step function of its accumulator. One rounding is FLOOR by itself. Gemmlowp's two
-roundings are DOUBLE. Where the zero point is -128 only accumulators above 0 matter: there the two roundings are one,
-with another constant, and FLOOR has it when some small number added to the bias makes the constant a multiple of 2^32.
+A rescale to int8 is a monotone step function of its accumulator. One rounding is FLOOR, if half a step is a multiple of
+2^32; gemmlowp's two roundings are DOUBLE. Where the zero point is -128 only accumulators above 0 matter: there the two
+are one with another constant. FLOOR has any constant, up to what no step notices, once some small number added to the
+bias brings it to a multiple of 2^32.
 """
 
 import enum
@@ -108,6 +109,8 @@ def _entry(r: Rescale, channel: int) -> tuple[int, int]:
 def _constant(r: Rescale, channel: int, lo: int, hi: int) -> int | None:
     """Return the only value a channel's output has, None when it has several."""
     i = channel if r.per_channel else 0
+    if r.multiplier[i] == 0:
+        return min(max(r.output_zero_point, -128), 127)
     one = Rescale((r.multiplier[i],), (r.shift[i],), 0, r.output_zero_point, r.rounding)
     left = max(r.shift[i], 0)
     if (max(abs(lo), abs(hi)) << left) > _LIMIT:
@@ -122,16 +125,14 @@ def _floor(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
     value = _constant(r, channel, lo, hi)
     if value is not None:
         return 0, 0, value, 0
-    if not 1 <= right <= _FAR:
-        return None
+    single = r.rounding is Rounding.SINGLE or right == 0  # without a right shift gemmlowp's second rounding is none
+    while single and m < 1 << 30:
+        m, right = 2 * m, right + 1
     zero_point = r.output_zero_point
-    half = 1 << (30 + right)
-    if r.rounding is Rounding.SINGLE:
-        low = high = 0
-    elif zero_point > -128:
+    if not 1 <= right <= _FAR or not (single or zero_point <= -128):
         return None
-    else:
-        low, high = _slack(m, right, zero_point)
+    half = 1 << (30 + right)
+    low, high = _slack(m, right, zero_point, single)
     found = _whole(m, half + (zero_point << (31 + right)), low, high)
     if found is None:
         return None
@@ -142,13 +143,12 @@ def _floor(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
     return added, m, offset, right - 1
 
 
-def _slack(m: int, right: int, zero_point: int) -> tuple[int, int]:
-    """Return the constants, beside half a step, with which one rounding has the steps of two for acc >= 0."""
-    step = np.arange(max(-127 - zero_point, 1), 128 - zero_point, dtype=np.int64) << (31 + right)
-    room = step - (1 << (30 + right))
-    first = -((-(room - (1 << 30))) // m)  # the least accumulator that reaches the step
-    low, high = int((room - first * m).max()), int((room - (first - 1) * m).min()) - 1
-    return low, high
+def _slack(m: int, right: int, zero_point: int, single: bool) -> tuple[int, int]:
+    """Return the constants, beside half a step, that give the steps of one rounding, or of two for acc >= 0."""
+    least, aim = (-127 - zero_point, 0) if single else (max(-127 - zero_point, 1), 1 << 30)
+    room = (np.arange(least, 128 - zero_point, dtype=np.int64) << (31 + right)) - (1 << (30 + right))
+    first = -((-(room - aim)) // m)  # the least accumulator that reaches the step
+    return int((room - first * m).max()), int((room - (first - 1) * m).min()) - 1
 
 
 def _whole(m: int, constant: int, low: int, high: int) -> tuple[int, int] | None:

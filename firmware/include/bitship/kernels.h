@@ -384,6 +384,19 @@ int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_
 int bitship_dsp_avg_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
 int bitship_dsp_max_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
 
+/* x [outer, count, inner] int8; out [outer, inner] int8: the epilogue of `added` + the sum over count. */
+struct bitship_dsp_sums {
+    int32_t outer;
+    int32_t count;
+    int32_t inner;
+    int32_t added;
+    int32_t epilogue;
+    int32_t multiplier;
+    int32_t offset;
+    int32_t shift;
+};
+int bitship_dsp_reduce_sum(const struct bitship_dsp_sums *p, const int8_t *x, int8_t *out);
+
 /* `rows` rows of `columns` int8; a row of an operand begins a_row or b_row elements behind the one before, 0
  * to repeat it. */
 struct bitship_dsp_pairs {
