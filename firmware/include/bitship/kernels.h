@@ -523,7 +523,7 @@ struct bitship_mve_window {
     int32_t output_zero_point;
     int32_t qmin;
     int32_t qmax;
-    int32_t rounding; /* enum bitship_mve_rounding */
+    int32_t rounding;    /* enum bitship_mve_rounding */
     int32_t together;    /* depthwise: pixels of a row that the stream is for; 0: taps come in runs */
     int32_t padded_rows; /* conv2d: every row of taps takes 16 bytes of a patch */
 };

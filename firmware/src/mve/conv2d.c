@@ -1,7 +1,7 @@
 /* conv2d: four output pixels at a time, gathered into a panel, then times every channel; see block.h.
  *
- * Where a row of taps is short, each takes a vector of its own (`padded_rows`, weights to match): nothing is packed.
- * One or two pixels at the end go through the product of single rows, which costs less than a block.
+ * Where a row of taps is short, each takes a vector of its own (`padded_rows`, weights to match): nothing is
+ * packed. One or two pixels at the end go through the product of single rows, which costs less than a block.
  */
 #include "block.h"
 #include "dense.h"
@@ -83,7 +83,8 @@ static void windows(struct job *j, const int8_t *image, int32_t count, int8_t *o
     const int32_t rows = p->kernel_h, row = p->kernel_w * p->in_c, depth = rows * row;
     const int32_t pitch = p->in_w * p->in_c, hop = p->stride_w * p->in_c, width = p->out_w;
     const int deep = j->b.pieces > 1, padded = p->padded_rows, whole = row % 16 == 0 || rows == 1;
-    const int32_t room = p->in_w - p->kernel_w + p->pad_left, fit = room < 0 ? 0 : room / p->stride_w + 1;
+    const int32_t room = p->in_w - p->kernel_w + p->pad_left, all = room < 0 ? 0 : room / p->stride_w + 1;
+    const int32_t fit = all < width ? all : width;
     const int32_t before = (p->pad_left + p->stride_w - 1) / p->stride_w;
     int8_t *const panel = j->panel, *const patch = j->patch;
     const int8_t *from = image;
@@ -91,6 +92,28 @@ static void windows(struct job *j, const int8_t *image, int32_t count, int8_t *o
     for (; count > 0; count -= 4, out += 4 * (ptrdiff_t)p->out_c) {
         const int32_t n = count < 4 ? count : 4;
         const int alone = few(j, n);
+        if (x + 1 >= before && x + 4 < last && n == 4) { /* four side by side, all their taps inside */
+            from += hop;
+            if (padded) {
+                bitship_mve_spread_short_rows_4(panel, from, hop, rows, row, pitch);
+            } else {
+                for (int32_t i = 0; i < 4; i++) {
+                    int8_t *const to = panel + 16 * i;
+                    if (deep && whole) {
+                        bitship_mve_spread_rows(to, from + i * hop, rows, row, pitch);
+                    } else if (deep) {
+                        bitship_mve_pack_rows(patch, from + i * hop, rows, row, pitch);
+                        bitship_mve_spread(to, patch, depth);
+                    } else {
+                        bitship_mve_pack_rows(to, from + i * hop, rows, row, pitch);
+                    }
+                }
+            }
+            from += 3 * hop;
+            x += 4;
+            finish(j, n, out);
+            continue;
+        }
         for (int32_t i = 0; i < (alone ? n : 4); i++) { /* a pixel that is none repeats the last */
             if (i < n && ++x == width) {
                 x = 0;

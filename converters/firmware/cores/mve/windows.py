@@ -181,7 +181,7 @@ def depthwise(graph: Graph, node: Node) -> Call | None:
     x, out, w = graph.types[node.inputs[0]], graph.types[node.output], graph.types[node.inputs[1]]
     counted = len(taps) != NINE or not pairs_fit(taps.astype(np.int64))
     together = 0 if counted else _together(x.shape[3], op.stride[1])
-    scratch = up(x.shape[3], PIECE) + (up(4 * len(taps), PIECE) if counted else 0)
+    scratch = up(x.shape[3] * max(together, 1), PIECE) + (up(4 * len(taps), PIECE) if counted else 0)
     return Call(
         "bitship_mve_depthwise_conv2d",
         _window(op, x, out, w.shape[:2], e.rounding, together=together),
