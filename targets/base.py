@@ -42,27 +42,37 @@ class Region(Memory, frozen=True, forbid_unknown_fields=True, rename={"nbytes": 
 
 
 class Toolchain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The C compiler of a firmware target: program prefix (``arm-none-eabi-``) and the flags that select the core."""
+    """The C compiler of a firmware target: program prefix (``arm-none-eabi-``) and the flags that select the core.
+
+    startup  which of ``firmware/app``'s folders has the reset code: ``arm`` or ``riscv``
+    """
 
     prefix: str
     flags: tuple[str, ...] = ()
+    startup: str = "arm"
 
 
 class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A free-running counter that QEMU's icount advances: ``instructions = ticks * numerator / denominator``."""
+    """A free-running counter that QEMU's icount advances: ``instructions = ticks * numerator / denominator``.
 
-    address: int
+    driver  ``firmware/app/counter_<driver>.c``; address and hz as it needs them
+    """
+
     numerator: int
     denominator: int
+    driver: str
+    address: int = 0
+    hz: int = 0
 
 
 class Emulator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an emulated target is started; ``machine`` is None for user-mode emulation."""
+    """How an emulated target is started; ``machine`` is None in user mode; ``options`` are the program's."""
 
     program: str
     machine: str | None = None
     icount_shift: int | None = None
     counter: Counter | None = None
+    options: tuple[str, ...] = ()
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from bitship.targets import Memory, Target, TargetKind
 from bitship.targets.base import Region as MemoryRegion
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
-APP = ("runner.c", "start.c", "port.c", "port.h", "sections.ld")
+APP = ("runner.c", "semihosting.c", "stack.c", "start.c", "port.h", "sections.ld")
 HEADERS = ("include/bitship/kernels.h", "src/fixed.h", "src/lanes.h", "src/product.h", "src/strip.h", "src/window.h")
 ALWAYS = ("lanes.c", "rescale.c")
 BUILD_SECONDS = 300
@@ -40,8 +40,8 @@ _FILES = {
 
 COMMON = ("-std=c99", "-Ikernels/include", "-Ikernels/src", "-I.", "-ffile-prefix-map=$(CURDIR)=.")
 HOST = ("-O3", "-fPIC", "-shared", "-fvisibility=default")
-IMAGE = ("-O2", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
-LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none", "-s")
+IMAGE = ("-O2", "-Iapp", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
+LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none")
 IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments")
 
 
@@ -60,9 +60,17 @@ def header_files(sources: Sequence[str]) -> list[str]:
     return sorted((*HEADERS, *extra))
 
 
+def app_files(target: Target) -> list[str]:
+    """Return what an image needs around the model, relative to ``firmware/app``."""
+    assert target.toolchain is not None
+    startup, counter = target.toolchain.startup, target.emulator.counter if target.emulator else None
+    driver = counter.driver if counter else "none"
+    return [*APP, f"counter_{driver}.c", f"{startup}/request.c", f"{startup}/reset.c"]
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """One compiler command that makes ``output`` in the package's folder."""
+    """The commands that make ``output`` in the package's folder: compile and link, then strip."""
 
     compiler: str
     flags: tuple[str, ...]
@@ -70,15 +78,21 @@ class Recipe:
     output: str
 
     def makefile(self) -> str:
-        """Return a Makefile with this command."""
+        """Return a Makefile with these commands."""
         return f"""# Rebuilds {self.output} from this folder alone: make, or make CC=another-compiler
 CC = {self.compiler}
+STRIP = {self.tool("strip")}
 FLAGS = {" ".join(self.flags)}
 SOURCES = {" ".join(self.sources)}
 
 {self.output}: $(SOURCES) Makefile
 \t$(CC) $(FLAGS) $(SOURCES) -o $@
+\t$(STRIP) $@
 """
+
+    def tool(self, name: str) -> str:
+        """Return the compiler's companion: ``objdump``, ``size``, ``strip``."""
+        return name if self.compiler == "cc" else self.compiler.removesuffix("gcc") + name
 
     def command(self, folder: Path, *more: str) -> list[str]:
         """Return the command's words, with ``more`` flags, to be run in the folder."""
@@ -98,8 +112,9 @@ def recipe(target: Target, functions: Sequence[str], weights: bool) -> Recipe:
     flags = [*COMMON, *core]
     if image:
         counter = target.emulator.counter if target.emulator else None
-        flags += [*IMAGE, *([f"-DBITSHIP_COUNTER={counter.address:#x}u"] if counter else []), *LINK, *IMAGE_LINK]
-        sources += [f"app/{f}" for f in APP if f.endswith(".c")]
+        known = {"": counter.address, "_HZ": counter.hz} if counter else {}
+        flags += [*IMAGE, *(f"-DBITSHIP_COUNTER{k}={v:#x}u" for k, v in known.items() if v), *LINK, *IMAGE_LINK]
+        sources += [f"app/{f}" for f in app_files(target) if f.endswith(".c")]
         return Recipe(f"{prefix}gcc", tuple(flags), tuple(sources), "model.elf")
     return Recipe(f"{prefix}gcc" if prefix else "cc", (*flags, *HOST, *LINK), tuple(sources), "libmodel.so")
 
@@ -150,6 +165,8 @@ def check_memories(target: Target, flash_bytes: int, ram_bytes: int, what: str) 
 def _package(program: str) -> str:
     if program.startswith("arm-none-eabi-"):
         return "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"
+    if program.startswith("riscv64-unknown-elf-"):
+        return "apt-get install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"
     return f"apt-get install {'gcc-' + program.removesuffix('-gcc') if program.endswith('-gcc') else 'gcc'}"
 
 
@@ -163,7 +180,7 @@ def run(command: Sequence[str], folder: Path, target: str = "") -> str:
     except subprocess.TimeoutExpired:
         raise TargetError(f"{program}: no end after {BUILD_SECONDS} s while building for {target}") from None
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if "error" in line or "overflowed" in line]
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower() or "overflowed" in line]
         overflow = re.search(r"region `(\w+)' overflowed by (\d+) bytes", done.stderr)
         if overflow:
             memory = "RAM" if overflow[1] == "RAM" else "flash"
@@ -178,15 +195,17 @@ def run(command: Sequence[str], folder: Path, target: str = "") -> str:
 def compile_package(made: Recipe, folder: Path, target: str, entry: str | None = None) -> tuple[str, int | None]:
     """Build the package in place; return the compiler's version and, given an entry point, the stack below it."""
     version = run([made.compiler, "-dumpfullversion"], folder).strip()
-    if entry is None:
-        run(made.command(folder), folder, target)
-        return version, None
-    run(made.command(folder, stack.FLAG), folder, target)
-    return version, stack.take_reports(folder).deepest(entry)
+    run(made.command(folder, *([] if entry is None else [stack.FLAG])), folder, target)
+    deepest = None
+    if entry is not None:
+        graph = stack.take_reports(folder)
+        graph.read_code(run([made.tool("objdump"), "-d", "--no-show-raw-insn", made.output], folder))
+        deepest = graph.deepest(entry)
+    run([made.tool("strip"), made.output], folder, target)
+    return version, deepest
 
 
 def section_bytes(made: Recipe, folder: Path) -> dict[str, int]:
     """Return the size of every section of the built file."""
-    tool = "size" if made.compiler == "cc" else made.compiler.removesuffix("gcc") + "size"
-    text = run([tool, "-A", "-d", made.output], folder)
+    text = run([made.tool("size"), "-A", "-d", made.output], folder)
     return {m[1]: int(m[2]) for m in re.finditer(r"^(\.[\w.]+)\s+(\d+)\s+\d+$", text, re.MULTILINE)}

@@ -1,5 +1,7 @@
 """From a graph to a folder of C that anyone can build, and the image built from it."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -30,7 +32,7 @@ class FirmwareConverter:
     stage     how the first nodes run by tiles; None: chosen, the whole graph where it fits
     ram       bytes of RAM that arena, stack and static data may take together; None: what the target has
     streamed  whether the image arrives by rows while the model runs (``model_run_rows``), and is never whole in RAM;
-              None: where a given ``ram`` allows nothing else
+              None: where that is the cheapest way into a given ``ram``
     """
 
     def __init__(self, stage: Stage | None = None, ram: int | None = None, streamed: bool | None = None) -> None:
@@ -44,30 +46,7 @@ class FirmwareConverter:
         Raises DoesNotFitError before the compiler runs when constants or arena alone are too large, and after it
         when the image is; MissingDependencyError without the target's compiler.
         """
-        image = target.kind is TargetKind.MCU
-        program = self.lower(graph, target)
-        build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
-        build.check_regions(target, program.plan.elsewhere)
-        recipe = build.recipe(target, program.functions, bool(program.weights))
-        texts = _texts(program, target, recipe)
-        for name, text in texts.items():
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(out / name, text)
-        version, stack = build.compile_package(recipe, out, target.name, build.ENTRY if image else None)
-        sections = build.section_bytes(recipe, out)
-        flash, ram, code = _usage(sections)
-        if image:
-            build.check_memories(target, flash, ram, "image and stack")
-            self._check_budget(target, ram - sections.get(".stack", 0) + (stack or 0))
-        write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
-        write_atomic(out / PICTURE, draw_plan(program).encode())
-        return Conversion(
-            files=tuple(sorted((*texts, PLAN, PICTURE, recipe.output))),
-            artifacts=(Artifact(recipe.output, EXACT),),
-            footprint=Footprint(len(program.weights), program.plan.total, code, stack),
-            tools={recipe.compiler: version, "bitship": VERSION},
-            schedule="" if program.stage is None else title(program.stage.stage),
-        )
+        return write_package(self.lower(graph, target), target, out, self._ram)
 
     def lower(self, graph: Graph, target: Target) -> emit.Program:
         """Return the calls and the memory plan that ``convert`` writes out, with no compiler at work."""
@@ -88,12 +67,52 @@ class FirmwareConverter:
         except DoesNotFitError as e:
             raise DoesNotFitError(f"{target.name}: {e}") from None
 
-    def _check_budget(self, target: Target, ram: int) -> None:
-        if self._ram is not None and ram > self._ram:
-            raise DoesNotFitError(
-                f"{target.name}: arena, stack and static data take {ram} B of RAM, {self._ram} B are allowed, "
-                f"{ram - self._ram} B too many; allow more, or use a smaller model"
-            )
+
+def write_package(
+    program: emit.Program,
+    target: Target,
+    out: Path,
+    most: int | None = None,
+    objects: Mapping[str, bytes] | None = None,
+) -> Conversion:
+    """Write a program's sources, build and measure them.
+
+    most     bytes of RAM that arena, stack and static data may take together
+    objects  object files by name, of functions that another tool compiled; with them the stack has no proven bound
+    """
+    image, extra = target.kind is TargetKind.MCU, dict(objects or {})
+    build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
+    build.check_regions(target, program.plan.elsewhere)
+    recipe = build.recipe(target, program.functions, bool(program.weights))
+    recipe = replace(recipe, sources=(*recipe.sources, *extra))
+    texts = _texts(program, target, recipe) | extra
+    for name, text in texts.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / name, text)
+    entry = build.ENTRY if image and not extra else None
+    version, stack = build.compile_package(recipe, out, target.name, entry)
+    sections = build.section_bytes(recipe, out)
+    flash, ram, code = _usage(sections)
+    if image:
+        build.check_memories(target, flash, ram, "image and stack")
+        _check_budget(target, ram - sections.get(".stack", 0) + (stack or 0), most)
+    write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
+    write_atomic(out / PICTURE, draw_plan(program).encode())
+    return Conversion(
+        files=tuple(sorted((*texts, PLAN, PICTURE, recipe.output))),
+        artifacts=(Artifact(recipe.output, EXACT),),
+        footprint=Footprint(len(program.weights), program.plan.total, code, stack),
+        tools={recipe.compiler: version, "bitship": VERSION},
+        schedule="" if program.stage is None else title(program.stage.stage),
+    )
+
+
+def _check_budget(target: Target, ram: int, most: int | None) -> None:
+    if most is not None and ram > most:
+        raise DoesNotFitError(
+            f"{target.name}: arena, stack and static data take {ram} B of RAM, {most} B are allowed, "
+            f"{ram - most} B too many; allow more, or use a smaller model"
+        )
 
 
 def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[str, bytes]:
@@ -110,7 +129,7 @@ def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
     if target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
-        for name in build.APP:
+        for name in build.app_files(target):
             files[f"app/{name}"] = (build.FIRMWARE / "app" / name).read_bytes()
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
         files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from bitship.converters.firmware.program import Program
+from bitship.converters.firmware.program import Foreign, Program
 from bitship.graph import Node
 from bitship.graph.calls import Call, CArray, CStruct, CValue, Operand, Packed
 from bitship.passes.plan import scratch_name
@@ -99,5 +99,26 @@ def node_lines(p: Program, node: Node, calls: tuple[Call, ...], constants: Const
     """Return a node's lines in model_run."""
     lines = [f"    /* {title(p, node)} */"]
     for call in calls:
-        lines += invoke(p, node, call, f"&{constants.name(call.params)}", {}, "    ")
+        if isinstance(call, Foreign):
+            lines.append(_foreign(p, node, call))
+        else:
+            lines += invoke(p, node, call, f"&{constants.name(call.params)}", {}, "    ")
     return lines
+
+
+def _foreign(p: Program, node: Node, call: Foreign) -> str:
+    """Return the line that calls a function of another tool."""
+    arguments = []
+    for a in call.arguments:
+        if isinstance(a, int):
+            slot = p.plan.slots[scratch_name(node.output)]
+            arguments.append(f"{arena(slot.memory)} + {slot.offset + a}")
+        else:
+            arguments.append(f"(void *)(uintptr_t){where(p, a, False)}")
+    return f"    TRY(({call.function}({''.join(f'{a}, ' for a in arguments)}0, 1), BITSHIP_OK));"
+
+
+def prototypes(p: Program) -> str:
+    """Return the declarations of functions of another tool."""
+    found = {call.function: len(call.arguments) for call in p.foreign}
+    return "".join(f"void {name}({'void *, ' * count}int32_t, int32_t);\n" for name, count in found.items())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bitship.converters.firmware.ctext import Constants, arena, comment, node_lines, where
+from bitship.converters.firmware.ctext import Constants, arena, comment, node_lines, prototypes, where
 from bitship.converters.firmware.program import Program, lower_graph
 from bitship.converters.firmware.stage_text import READ, stage_function
 from bitship.passes.plan import ALIGNMENT
@@ -138,7 +138,7 @@ def source(p: Program) -> str:
 #define ARENA_IN(memory) ARENA
 #endif
 
-{weights}{_elsewhere(p)}{_GUARDS}
+{prototypes(p)}{weights}{_elsewhere(p)}{_GUARDS}
 const char model_digest[65] = MODEL_DIGEST;
 
 {declared}

@@ -18,6 +18,16 @@ from bitship.passes.views import Views, copied
 
 
 @dataclass(frozen=True)
+class Foreign(Call):
+    """``function(arguments..., 0, 1)``, compiled by another tool: no parameter struct, no result.
+
+    arguments  in order: a tensor, a constant, or the byte of the node's scratch memory where a part of it begins
+    """
+
+    arguments: tuple[Operand | int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Program:
     """A graph lowered to kernel calls in a planned arena, its constants laid out.
 
@@ -43,8 +53,14 @@ class Program:
 
     @property
     def functions(self) -> list[str]:
-        """Kernels the calls use, sorted."""
-        return sorted({call.function for _, calls in self.calls for call in calls})
+        """Kernels of this project's own that the calls use, sorted."""
+        own = (call for _, calls in self.calls for call in calls if not isinstance(call, Foreign))
+        return sorted({call.function for call in own})
+
+    @property
+    def foreign(self) -> list[Foreign]:
+        """Calls of functions that another tool compiled, in order."""
+        return [call for _, calls in self.calls for call in calls if isinstance(call, Foreign)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,11 @@ def lower_graph(graph: Graph, core: Core, stage: Stage | None = None, regions: S
     stage  run the first nodes, of ``simplify(graph)``, by tiles; UnsupportedError when the graph cannot
     regions  as ``Lowered.plan``'s
     """
-    exported, lowered = graph, lower_calls(graph, core)
+    return assemble(graph, lower_calls(graph, core), stage, regions)
+
+
+def assemble(exported: Graph, lowered: Lowered, stage: Stage | None = None, regions: Sequence[Region] = ()) -> Program:
+    """Plan the arena of lowered calls and lay out their constants."""
     graph = lowered.graph
     tiled = None if stage is None else lowered.stage(stage)
     nodes, found = lowered.plan(tiled, regions=regions)

@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.lower import Address, Program
@@ -95,14 +96,16 @@ def _run(cc: str, arguments: Sequence[str], folder: Path) -> None:
 
 def _write_object(program: Program, isa: Isa, path: Path) -> int:
     """Compile the kernels to one object file and return the size of its code in bytes."""
+    compile_kernels(program.kernels, isa, path)
+    return _text_bytes(path.read_bytes())
+
+
+def compile_kernels(kernels: Mapping[str, Any], isa: Isa, path: Path) -> None:
+    """Compile PrimFuncs, by symbol, to one object file; they keep the C calling convention."""
     import tvm
 
-    target = isa.target()
-    module = tvm.IRModule(dict(program.kernels))
-    module = tvm.tirx.transform.LowerIntrin()(module)
-    compiled = tvm.get_global_func("target.build.llvm")(module, target)
-    compiled.write_to_file(str(path), "o")
-    return _text_bytes(path.read_bytes())
+    module = tvm.tirx.transform.LowerIntrin()(tvm.IRModule(dict(kernels)))
+    tvm.get_global_func("target.build.llvm")(module, isa.target()).write_to_file(str(path), "o")
 
 
 def _text_bytes(elf: bytes) -> int:

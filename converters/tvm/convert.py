@@ -6,18 +6,23 @@ from bitship.converters.base import Artifact, Conversion, Footprint
 from bitship.converters.tvm import build as builder
 from bitship.converters.tvm.isa import of_target
 from bitship.graph import Graph
-from bitship.targets import Target
+from bitship.targets import Target, TargetKind
 
 
 class TvmConverter:
-    """Lowers a graph through TVM's LLVM code generator, for x86-64 and aarch64 Linux."""
+    """Lowers a graph through TVM's LLVM code generator, for x86-64 and aarch64 Linux and bare Cortex-M cores."""
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write ``lib<graph>.so`` and ``runner`` below ``out``; the target's features name the instruction set.
 
+        For a microcontroller: a firmware package whose kernels are TVM's (``bare.py``).
         UnsupportedError names a node that cannot be lowered, TargetError a target without a known level.
         """
         version = builder.require_tvm()
+        if target.kind is TargetKind.MCU:
+            from bitship.converters.tvm import bare
+
+            return bare.convert(graph, target, out, version)
         from bitship.converters.tvm.lower import lower
 
         isa = of_target(target)

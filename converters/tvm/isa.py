@@ -25,6 +25,7 @@ class Isa(msgspec.Struct, frozen=True):
     element     dtype of the activations the dot instruction reads
     table       how 256 entries are looked up in registers: vbmi, pshufb, tbl or none (see lookup.py)
     registers   vector registers a micro-kernel may fill with accumulators
+    float_abi   soft or hard, where object files say which
     """
 
     name: str
@@ -39,6 +40,7 @@ class Isa(msgspec.Struct, frozen=True):
     element: str = "int8"
     registers: int = 12
     table: str = ""
+    float_abi: str = ""
 
     @property
     def offset(self) -> int:
@@ -57,6 +59,8 @@ class Isa(msgspec.Struct, frozen=True):
         options: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu}
         if self.attrs:
             options["mattr"] = list(self.attrs)
+        if self.float_abi:
+            options["mfloat-abi"] = self.float_abi
         return tvm.target.Target(options)
 
 
@@ -149,10 +153,23 @@ LEVELS: dict[str, Isa] = {
 }
 
 
+# Levels of bare Cortex-M cores: loops only, which LLVM compiles for the core.
+BARE: dict[str, Isa] = {
+    isa.name: isa
+    for isa in (
+        Isa("cortex-m4", "arm", "thumbv7em-none-eabi", "cortex-m4", (), (), 1, float_abi="soft"),
+        Isa("cortex-m7", "arm", "thumbv7em-none-eabi", "cortex-m7", (), (), 1, float_abi="soft"),
+        Isa("cortex-m55", "arm", "thumbv8.1m.main-none-eabihf", "cortex-m55", ("+mve",), (), 4, float_abi="hard"),
+    )
+}
+
+
 def of_target(target: Target) -> Isa:
     """Return the level of a target: the one its features name, or the best of this machine for a host target."""
     if target.kind is TargetKind.HOST and not target.features:
         return host_levels()[0]
+    if target.kind is TargetKind.MCU and target.cpu in BARE:
+        return BARE[target.cpu]
     for feature in target.features:
         if feature in LEVELS:
             return LEVELS[feature]

@@ -12,6 +12,12 @@
 /* The program; returns its exit code. */
 int port_main(void);
 
+/* From the reset, with a stack: memory set up, then port_main and port_exit. */
+void port_start(void) __attribute__((noreturn));
+
+/* One semihosting request; `block` holds its arguments as words. */
+int32_t port_request(uint32_t operation, uint32_t *block);
+
 void port_exit(int code) __attribute__((noreturn));
 
 /* Words of the command line into `line`, zero terminated; 0, or -1 when there is none or it is longer. */

@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from benchmarks.six_cores import digest, measure
 from merged_cases import ALL_CASES, groups, merge
 from op_cases import CASES
+from random_nets import mobilenet_v2
 
 from bitship import targets
 from bitship.converters.firmware import FirmwareConverter, build
@@ -20,20 +22,25 @@ from bitship.device.qemu import QemuDevice, decode_outputs, encode_inputs
 from bitship.errors import DeviceError, MissingDependencyError
 from bitship.graph import Graph, spec
 from bitship.graph.base import Array
+from bitship.package import golden_inputs
 from bitship.targets import Emulator, Target, TargetKind
 
-BOARDS = ["microbit", "mps2-an385", "mps2-an386", "mps2-an500", "mps3-an547"]
+BOARDS = ["microbit", "mps2-an385", "mps2-an386", "mps2-an500", "mps3-an547", "qemu-rv32imc"]
 NOPS = 1000
 
-needs_board = [
-    pytest.mark.target,
-    pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is not installed"),
-    pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed"),
-]
+
+def needs_board(name: str) -> list[pytest.MarkDecorator]:
+    """Marks of a test on a board: the compiler and the emulator must be installed."""
+    target = targets.load(name)
+    assert target.toolchain is not None
+    assert target.emulator is not None
+    programs = (f"{target.toolchain.prefix}gcc", target.emulator.program)
+    absent = [p for p in programs if shutil.which(p) is None]
+    return [pytest.mark.target, pytest.mark.skipif(bool(absent), reason=f"{' and '.join(absent)} not installed")]
 
 
 def on_boards(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("board", [pytest.param(n, marks=needs_board) for n in names])
+    return pytest.mark.parametrize("board", [pytest.param(n, marks=needs_board(n)) for n in names])
 
 
 def assert_same(found: list[tuple[Array, ...]], graph: Graph, rows: list[tuple[Array, ...]]) -> None:
@@ -60,6 +67,14 @@ def test_the_whole_op_set_gives_the_bits_of_the_specification(board: str, tmp_pa
         assert min(result.instructions) > 0
         seen += len(names)
     assert seen == len(ALL_CASES)
+
+
+@pytest.mark.parametrize("boards", [pytest.param(BOARDS, marks=[m for b in BOARDS for m in needs_board(b)])])
+def test_six_cores_give_six_equal_outputs(boards: list[str]) -> None:
+    graph = mobilenet_v2(24, 0.35, 10, 3)
+    rows = golden_inputs(graph, 4)
+    wanted = digest([spec.run(graph, *row) for row in rows])
+    assert [measure(graph, board, rows).digest for board in boards] == [wanted] * 6
 
 
 @on_boards("mps3-an547-dtcm")

@@ -174,7 +174,8 @@ class QemuDevice:
         program = shutil.which(self._emulator.program)
         if program is None:
             raise MissingDependencyError(
-                f"{self._emulator.program}: not found; it emulates {self._target.name}: apt-get install qemu-system-arm"
+                f"{self._emulator.program}: not found; it emulates {self._target.name}: apt-get install "
+                f"{'qemu-system-misc' if 'riscv' in self._emulator.program else 'qemu-system-arm'}"
             )
         return program
 
@@ -184,7 +185,7 @@ class QemuDevice:
         command += ["-monitor", "none", "-semihosting-config", f"enable=on,target=native,{words}"]
         if self._emulator.icount_shift is not None:
             command += ["-icount", f"shift={self._emulator.icount_shift},sleep=off"]
-        return [*command, "-kernel", str(image.resolve())]
+        return [*command, *self._emulator.options, "-kernel", str(image.resolve())]
 
     def _start(self, image: Path, folder: Path) -> None:
         where = f"{self.name}: {image.name}"

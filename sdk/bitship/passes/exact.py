@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bitship.passes.place import Sharing, Slot, peak_of, place
 
-EFFORT = 0.8  # deterministic seconds, the same on every machine: at most about four real ones; models take 0.1
+EFFORT = 0.3  # deterministic seconds, the same on every machine: about two real ones; most models take a tenth
 PAIRS_MAX = 6000  # a model of more is left to first fit: it would not be finished in time
 
 

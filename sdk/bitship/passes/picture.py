@@ -91,14 +91,14 @@ def draw(plan: Plan, found: Sequence[Row], steps: Sequence[str], title: str) -> 
     for r in found:
         parts += _buffer(r, column, y, scale)
     parts += _shared({r.name: r for r in found}, column, y, scale)
-    ends = [(_base(plan, m) + nbytes, f"arena in {m}", "#c0392b") for m, nbytes in plan.elsewhere.items()]
-    ends = [(plan.peak, "arena", "#c0392b"), *ends] if plan.peak else ends
-    for value, text, colour in ((plan.bound, "held, nothing shared", "#8a5a00"), *ends):
+    ends = [(_base(plan, m) + n, n, f"arena in {m}", "#c0392b") for m, n in plan.elsewhere.items()]
+    ends = [(plan.peak, plan.peak, "arena", "#c0392b"), *ends] if plan.peak else ends
+    for value, nbytes, text, colour in ((plan.bound, plan.bound, "held, nothing shared", "#8a5a00"), *ends):
         parts.append(_line(_LEFT, _WIDTH - _RIGHT, y(value), colour, ' stroke-dasharray="6 3"'))
         if text.startswith("arena") or plan.bound != plan.total:
             parts.append(
                 f'<text x="{_WIDTH - _RIGHT}" y="{y(value) - 3:.1f}" text-anchor="end" fill="{colour}">'
-                f"{text} {value:,} B</text>"
+                f"{text} {nbytes:,} B</text>"
             )
     parts += _axis(labels, column)
     return "\n".join([*parts, "</svg>"]) + "\n"

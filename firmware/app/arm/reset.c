@@ -1,0 +1,38 @@
+/* Reset and faults of any Cortex-M: vector table, core features. */
+#include "port.h"
+
+extern uint32_t __stack_top[];
+
+void port_reset(void) __attribute__((noreturn));
+static void port_fault(void) __attribute__((noreturn));
+
+typedef void (*vector)(void);
+
+/* Initial stack pointer, then reset, NMI, HardFault and the rest of the sixteen system exceptions. */
+struct vector_table {
+    uint32_t *stack;
+    vector handlers[15];
+};
+
+__attribute__((section(".vectors"), used)) static const struct vector_table vectors = {
+    __stack_top,
+    {port_reset, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault,
+     port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault}};
+
+static void port_fault(void) { port_exit(PORT_EXIT_FAULT); }
+
+#define CCR (*(volatile uint32_t *)0xE000ED14u)
+#define CPACR (*(volatile uint32_t *)0xE000ED88u)
+
+void port_reset(void) {
+#if defined(__ARM_FEATURE_MVE) || defined(__ARM_FP)
+    CPACR |= 0xFu << 20; /* coprocessors 10 and 11: floating point and vector registers */
+#endif
+#if defined(__ARM_FEATURE_MVE)
+    CCR |= 1u << 19; /* LOB: the low-overhead loop cache */
+#endif
+#if defined(__ARM_FEATURE_MVE) || defined(__ARM_FP)
+    __asm__ volatile("dsb\n isb" ::: "memory");
+#endif
+    port_start();
+}
