@@ -108,8 +108,14 @@ DEVICE_CASES: dict[str, Callable[[], Case]] = {
         "dev_conv_wide_weights": lambda n: conv(
             n, (1, 5, 6, 36), 40, (3, 3), padding=(1, 1, 1, 1), rounding=D, zp=-128
         ),
+        "dev_conv_many_weights": lambda n: conv(n, (1, 3, 7, 60), 50, (1, 1), rounding=D, zp=3, izp=77),
+        "dev_conv_many_weights_int32": lambda n: conv(n, (1, 3, 3, 61), 50, (1, 1), epilogue=False, izp=-77),
+        "dev_conv_many_weights_int16": lambda n: conv(n, (1, 2, 3, 62), 49, (1, 1), otype=I16, izp=-77, zp=9),
         "dev_conv_1x1_k4": lambda n: conv(n, (1, 5, 5, 4), 6, (1, 1), rounding=D, zp=-128, izp=-128),
         "dev_conv_1x1_k8": lambda n: conv(n, (1, 3, 3, 8), 50, (1, 1), izp=-6),
+        "dev_conv_1x1_k8_odd": lambda n: conv(n, (2, 3, 3, 8), 7, (1, 1), izp=-6, rounding=D, zp=9),
+        "dev_conv_1x1_k8_one": lambda n: conv(n, (1, 1, 2, 8), 1, (1, 1), izp=-6, rounding=D, zp=-128),
+        "dev_conv_1x1_k8_double": lambda n: conv(n, (1, 1, 5, 8), 12, (1, 1), izp=90, rounding=D, zp=5),
         "dev_conv_1x1_k12": lambda n: conv(n, (1, 2, 5, 12), 100, (1, 1), rounding=D, izp=-6, zp=-20),
         "dev_conv_1x1_k60": lambda n: conv(n, (2, 1, 7, 60), 30, (1, 1), izp=60, rounding=D),
         "dev_conv_1x7": lambda n: conv(n, (1, 4, 13, 6), 5, (1, 7), padding=(0, 0, 3, 3), izp=2),
@@ -120,6 +126,9 @@ DEVICE_CASES: dict[str, Callable[[], Case]] = {
         "dev_conv_per_tensor": lambda n: conv(n, (1, 5, 5, 6), 5, (3, 3), per_channel=False, rounding=D, zp=-128),
         "dev_conv_clamped": lambda n: conv(n, (1, 5, 5, 6), 19, (3, 3), clamp=(-100, 20), rounding=D),
         "dev_conv_int32": lambda n: conv(n, (1, 4, 3, 10), 21, (2, 2), epilogue=False, izp=-128),
+        "dev_conv_int16": lambda n: conv(n, (1, 5, 7, 9), 7, (3, 3), otype=I16, izp=-128, zp=-300),
+        "dev_conv_int16_large": lambda n: conv(n, (1, 5, 5, 40), 37, (1, 1), otype=I16, izp=5, zp=0),
+        "dev_conv_int16_double": lambda n: conv(n, (1, 5, 5, 4), 3, (1, 1), otype=I16, izp=5, zp=0, rounding=D),
         "dev_conv_weight_zero_point": lambda n: conv(
             n, (1, 6, 7, 5), 6, (3, 3), padding=(1, 1, 1, 1), wzp=-128, izp=127, per_channel=False, rounding=D
         ),
@@ -129,6 +138,7 @@ DEVICE_CASES: dict[str, Callable[[], Case]] = {
         "dev_shifts_relu": lambda n: shifts(n, D, -128, _MANY),
         "dev_shifts_double": lambda n: shifts(n, D, -7, _MANY),
         "dev_shifts_one": lambda n: shifts(n, D, -128, ((1 << 30, -1), (_LIMIT, -1), (1234567891, -1))),
+        "dev_shifts_nothing": lambda n: shifts(n, D, 5, ((0, 0), (0, -31), (1 << 30, 0))),
         "dev_shifts_left": lambda n: shifts(n, D, 0, ((1 << 30, 1), (_LIMIT, -4), (1234567891, 0))),
         "dev_shifts_left_single": lambda n: shifts(n, S, 0, ((1 << 30, 1), (_LIMIT, -1), (1234567891, 0))),
         "dev_dw_3ch": lambda n: depthwise(n, (1, 5, 6, 3), (3, 3), padding=(1, 1, 1, 1), izp=-128),
@@ -178,6 +188,9 @@ DEVICE_CASES: dict[str, Callable[[], Case]] = {
         "dev_max_pool_clamped": lambda n: unary(n, MaxPool2D((2, 2), (1, 1), qmin=-5, qmax=100), (1, 4, 4, 4)),
         "dev_pad_columns": lambda n: unary(n, Pad(((0, 0), (1, 2), (2, 1), (0, 0)), -7), (1, 4, 5, 3)),
         "dev_pad_int16": lambda n: unary(n, Pad(((0, 0), (0, 0), (2, 1), (0, 0)), -300), (1, 4, 5, 3), I16),
+        "dev_mean_relu": lambda n: unary(n, ReduceSum((1, 2), -128, requant(rng(n), 1, 1 / 9, D, -128)), (2, 3, 3, 7)),
+        "dev_mean_long": lambda n: unary(n, ReduceSum((1,), 127, requant(rng(n), 1, 1 / 700, S, 5)), (1, 700, 5)),
+        "dev_mean_apart": lambda n: unary(n, ReduceSum((0, 2), 1, requant(rng(n), 1, 1 / 6, D, 5)), (2, 4, 3)),
         "dev_mean_rows": lambda n: unary(n, ReduceSum((2,), 6, requant(rng(n), 1, 1 / 3, D, 6)), (1, 40, 3)),
     }.items()
 }

@@ -7,11 +7,12 @@ from device_cases import DEVICE_CASES
 from op_builders import Case
 from op_cases import CASES
 from transformer_cases import TRANSFORMER_CASES
+from vector_cases import VECTOR_CASES
 
 from bitship.graph import Graph, Node, Port
 from bitship.graph.base import Array
 
-ALL_CASES = CASES | DEVICE_CASES | TRANSFORMER_CASES
+ALL_CASES = CASES | DEVICE_CASES | TRANSFORMER_CASES | VECTOR_CASES
 
 
 def _renamed(graph: Graph, prefix: str) -> Graph:

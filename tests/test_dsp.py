@@ -11,7 +11,7 @@ from close_calls import every_tensor
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from merged_cases import ALL_CASES
-from op_builders import Case, D, S, conv, depthwise, fc
+from op_builders import I8, I16, Case, D, S, conv, depthwise, fc
 from test_cores import runnable
 
 from bitship import kernels
@@ -19,7 +19,7 @@ from bitship.converters.firmware.cores import Core, lower_for
 from bitship.converters.firmware.cores.dsp_elementwise import linear
 from bitship.converters.firmware.cores.epilogues import Form, fit
 from bitship.converters.firmware.emit import lower_graph
-from bitship.graph import spec
+from bitship.graph import DType, spec
 from bitship.graph.base import Array
 from bitship.graph.calls import Call, CStruct, Packed
 from bitship.graph.host import new_struct
@@ -44,10 +44,20 @@ def test_the_cases_reach_every_kernel_with_every_epilogue() -> None:
     for form in Form:
         for weights in (0, 1):
             assert seen["bitship_dsp_conv2d", form, weights] > 0, (form, weights)
-        assert seen["bitship_dsp_depthwise_conv2d", form, 1] > 0, form
+        if form is not Form.WIDE:
+            assert seen["bitship_dsp_depthwise_conv2d", form, 1] > 0, form
     for form in (Form.FLOOR, Form.DOUBLE):
         assert seen["bitship_dsp_mul", form, None] > 0
-    for function in ("sum", "sum16", "sum_tables", "avg_pool2d", "max_pool2d", "matmul", "softmax_matmul"):
+    for function in (
+        "sum",
+        "sum16",
+        "sum_tables",
+        "avg_pool2d",
+        "max_pool2d",
+        "reduce_sum",
+        "matmul",
+        "softmax_matmul",
+    ):
         assert sum(n for (name, _, _), n in seen.items() if name == f"bitship_dsp_{function}") > 0, function
 
 
@@ -58,18 +68,19 @@ def test_the_cases_reach_every_kernel_with_every_epilogue() -> None:
     zero_point=st.one_of(st.just(-128), st.integers(-128, 127)),
     rounding=ROUNDINGS,
     bits=st.integers(1, 31),
+    dtype=st.sampled_from([I8, I8, I16]),
     seed=st.integers(0, 99),
 )
 def test_a_form_is_the_rescale_it_stands_for(
-    m: int, right: int, zero_point: int, rounding: Rounding, bits: int, seed: int
+    m: int, right: int, zero_point: int, rounding: Rounding, bits: int, dtype: DType, seed: int
 ) -> None:
     most = (1 << bits) - 1
     assume(rounding is S or most << max(-right, 0) < 1 << 31)
-    r = Rescale((m,), (-right,), 0, zero_point, rounding)
+    r = Rescale((m,), (-right,), 0, zero_point, rounding, dtype=dtype, qmin=dtype.qmin, qmax=dtype.qmax)
     lo, hi = np.array([-most], np.int64), np.array([most], np.int64)
-    form = fit(r, lo, hi)
+    form = fit(r, lo, hi, wide=True)
     if form.form is Form.RAW:
-        assert right < 2 or right > 22 or bits > 25
+        assert right < 1 or right > 22 or bits > 25 or (dtype is I16 and rounding is D)
         return
     steps = ((np.arange(-130, 131) * 2 - 1) << max(right + 31, 0)) // max(2 * m, 1)
     acc = np.concatenate([steps[:, None] + np.arange(-3, 4)]).reshape(-1)

@@ -41,7 +41,7 @@ _FILES = {
 COMMON = ("-std=c99", "-Ikernels/include", "-Ikernels/src", "-I.", "-ffile-prefix-map=$(CURDIR)=.")
 HOST = ("-O3", "-fPIC", "-shared", "-fvisibility=default")
 IMAGE = ("-O2", "-Iapp", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
-LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none", "-s")
+LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none")
 IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments")
 
 
@@ -70,7 +70,7 @@ def app_files(target: Target) -> list[str]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One compiler command that makes ``output`` in the package's folder."""
+    """The commands that make ``output`` in the package's folder: compile and link, then strip."""
 
     compiler: str
     flags: tuple[str, ...]
@@ -78,15 +78,21 @@ class Recipe:
     output: str
 
     def makefile(self) -> str:
-        """Return a Makefile with this command."""
+        """Return a Makefile with these commands."""
         return f"""# Rebuilds {self.output} from this folder alone: make, or make CC=another-compiler
 CC = {self.compiler}
+STRIP = {self.tool("strip")}
 FLAGS = {" ".join(self.flags)}
 SOURCES = {" ".join(self.sources)}
 
 {self.output}: $(SOURCES) Makefile
 \t$(CC) $(FLAGS) $(SOURCES) -o $@
+\t$(STRIP) $@
 """
+
+    def tool(self, name: str) -> str:
+        """Return the compiler's companion: ``objdump``, ``size``, ``strip``."""
+        return name if self.compiler == "cc" else self.compiler.removesuffix("gcc") + name
 
     def command(self, folder: Path, *more: str) -> list[str]:
         """Return the command's words, with ``more`` flags, to be run in the folder."""
@@ -189,15 +195,17 @@ def run(command: Sequence[str], folder: Path, target: str = "") -> str:
 def compile_package(made: Recipe, folder: Path, target: str, entry: str | None = None) -> tuple[str, int | None]:
     """Build the package in place; return the compiler's version and, given an entry point, the stack below it."""
     version = run([made.compiler, "-dumpfullversion"], folder).strip()
-    if entry is None:
-        run(made.command(folder), folder, target)
-        return version, None
-    run(made.command(folder, stack.FLAG), folder, target)
-    return version, stack.take_reports(folder).deepest(entry)
+    run(made.command(folder, *([] if entry is None else [stack.FLAG])), folder, target)
+    deepest = None
+    if entry is not None:
+        graph = stack.take_reports(folder)
+        graph.read_code(run([made.tool("objdump"), "-d", "--no-show-raw-insn", made.output], folder))
+        deepest = graph.deepest(entry)
+    run([made.tool("strip"), made.output], folder, target)
+    return version, deepest
 
 
 def section_bytes(made: Recipe, folder: Path) -> dict[str, int]:
     """Return the size of every section of the built file."""
-    tool = "size" if made.compiler == "cc" else made.compiler.removesuffix("gcc") + "size"
-    text = run([tool, "-A", "-d", made.output], folder)
+    text = run([made.tool("size"), "-A", "-d", made.output], folder)
     return {m[1]: int(m[2]) for m in re.finditer(r"^(\.[\w.]+)\s+(\d+)\s+\d+$", text, re.MULTILINE)}

@@ -32,7 +32,7 @@ class FirmwareConverter:
     stage     how the first nodes run by tiles; None: chosen, the whole graph where it fits
     ram       bytes of RAM that arena, stack and static data may take together; None: what the target has
     streamed  whether the image arrives by rows while the model runs (``model_run_rows``), and is never whole in RAM;
-              None: where a given ``ram`` allows nothing else
+              None: where that is the cheapest way into a given ``ram``
     """
 
     def __init__(self, stage: Stage | None = None, ram: int | None = None, streamed: bool | None = None) -> None:

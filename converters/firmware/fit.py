@@ -116,31 +116,29 @@ def choose(graph: Graph, core: Core, arena_bytes: int | None, streamed: bool | N
     """Return the cheapest schedule whose arena fits, None for the whole graph.
 
     Without a budget: the whole graph, or the smallest arena where the image is streamed.
-    streamed  whether the image arrives by rows; None: only where nothing else fits
+    streamed  whether the image arrives by rows; None: where the whole graph does not fit and it is the cheapest way
 
     Raises DoesNotFitError that names the tensors of the fullest step, the bytes over, and what was tried.
     """
     if not streamed and (arena_bytes is None or lower_calls(graph, core).plan(None)[1].peak <= arena_bytes):
         return None
-    found = options(graph, core, bool(streamed))
+    found = [o for s in ((False, True) if streamed is None else (streamed,)) for o in options(graph, core, s)]
     cheapest = pareto(found)
     if cheapest and arena_bytes is None:
         return cheapest[-1].stage
     for option in cheapest:
         if arena_bytes is not None and option.arena <= arena_bytes:
             return option.stage
-    if streamed is None:
-        return choose(graph, core, arena_bytes, True)
     raise DoesNotFitError(_why(graph, core, found, arena_bytes or 0, streamed))
 
 
-def _why(graph: Graph, core: Core, found: list[Option], arena_bytes: int, streamed: bool) -> str:
+def _why(graph: Graph, core: Core, found: list[Option], arena_bytes: int, streamed: bool | None) -> str:
     if not found:
         return f"{graph.name}: no beginning of it can run by strips of the image; do without a streamed image"
     best = min(found, key=lambda o: o.arena)
     lowered = lower_calls(graph, core)
     plan = lowered.plan(None if best.stage is None else lowered.stage(best.stage), exact=False)[1]
-    hint = "" if streamed else "; a streamed image needs less where the image itself is at the peak"
+    hint = "" if streamed is not False else "; a streamed image needs less where the image itself is at the peak"
     return (
         f"{graph.name}: the arena needs {best.arena} B, {arena_bytes} B are allowed, {best.arena - arena_bytes} B too "
         f"many; schedules tried: {len(found)}, the smallest: {best.title}; at its peak are {_peak_set(plan)}; "

@@ -34,7 +34,7 @@ def export(
     inputs     golden inputs (one tuple of arrays each); five made ones when None: lowest, highest, random
     ram        firmware: bytes of RAM for arena, stack and static data; the first layers run by tiles where they must
     streamed   firmware: whether the image arrives by rows while the model runs, and is never whole in RAM; None: where
-               a given ``ram`` allows nothing else
+               that is the cheapest way into a given ``ram``
 
     The golden outputs come from the specification. Raises TargetError, DoesNotFitError, UnsupportedError,
     MissingDependencyError, PackageError; on any failure nothing is left behind.

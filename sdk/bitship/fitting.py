@@ -78,9 +78,9 @@ def fit(
 
 
 def _spread(found: Sequence[Option], most: int) -> list[Option]:
-    """Return at most so many, the first, the last, and between them those that save the most RAM."""
-    kept = list(found)
-    while len(kept) > most:
+    """Return at most so many: the smallest, the cheapest, and between them those that save the most RAM."""
+    kept = list(found) if most > 1 else list(found[-1:])
+    while len(kept) > max(most, 2):
         saving = {i: kept[i - 1].arena - kept[i].arena for i in range(1, len(kept) - 1)}
         del kept[min(saving, key=lambda i: saving[i])]
     return kept

@@ -15,6 +15,7 @@ from bitship.graph.ops import (
     MatMul,
     MaxPool2D,
     Mul,
+    ReduceSum,
     Rescale,
     SoftmaxMatMul,
     Sub,
@@ -32,6 +33,7 @@ FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
     MatMul: dsp_matmul.matmul,
     SoftmaxMatMul: dsp_matmul.softmax_matmul,
     MaxPool2D: dsp_pool.pool,
+    ReduceSum: dsp_pool.reduce_sum,
 }
 
 # Function without its prefix to the sources it needs, relative to firmware/src.
@@ -41,6 +43,6 @@ FILES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dsp_matmul", "dsp_softmax_matmul"), (*_CONV2D, "dsp/matmul.c", "attention.c")),
     "dsp_depthwise_conv2d": ("dsp/depthwise.c",),
     **dict.fromkeys(("dsp_sum", "dsp_sum16", "dsp_sum_tables", "dsp_mul"), ("dsp/elementwise.c",)),
-    **dict.fromkeys(("dsp_avg_pool2d", "dsp_max_pool2d"), ("dsp/pool.c",)),
+    **dict.fromkeys(("dsp_avg_pool2d", "dsp_max_pool2d", "dsp_reduce_sum"), ("dsp/pool.c",)),
 }
 HEADERS: tuple[str, ...] = ("dsp/acle.h", "dsp/dot.h", "dsp/patch.h")

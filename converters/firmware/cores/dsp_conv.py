@@ -13,7 +13,7 @@ from bitship.graph.calls.structs import CValue, rescale, struct
 from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected, Rescale
 
 PIXELS = 4
-SMALL_BYTES = 1024  # weights that are stored as int16 whatever flash costs
+SMALL_BYTES = 2560  # weights that are stored as int16 whatever flash costs
 
 
 class Weights(enum.IntEnum):
@@ -36,13 +36,13 @@ def constants(graph: Graph, node: Node, op: Conv2D | DepthwiseConv2D | FullyConn
     return w - op.weight_zero_point, bias
 
 
-def epilogue(requant: Rescale | None, w: Ints, bias: Ints, zero_point: int) -> Epilogue:
-    """Return the epilogue for [channels, taps] weights and any int8 input."""
+def epilogue(requant: Rescale | None, w: Ints, bias: Ints, zero_point: int, wide: bool = False) -> Epilogue:
+    """Return the epilogue for [channels, taps] weights and any int8 input; ``wide``: int16 has one too."""
     reach = np.stack([w * (_INT8.lo - zero_point), w * (_INT8.hi - zero_point)])
     lo, hi = bias + reach.min(0).sum(1), bias + reach.max(0).sum(1)
     if lo.min() < -(1 << 31) or hi.max() >= 1 << 31:  # fits only because the input is known to be narrower
         return raw(len(bias))
-    return fit(requant, lo, hi)
+    return fit(requant, lo, hi, wide=wide)
 
 
 def wrapped(values: Ints) -> Array:
@@ -134,7 +134,7 @@ def dense(
     op: Conv2D | DepthwiseConv2D | FullyConnected, node: Node, geometry: dict[str, int], w: Ints, bias: Ints
 ) -> Call:
     """Return the call of a convolution with [O, KH, KW, C] weights."""
-    form = epilogue(op.requant, w.reshape(len(w), -1), bias, op.input_zero_point)
+    form = epilogue(op.requant, w.reshape(len(w), -1), bias, op.input_zero_point, wide=True)
     ordered = _ordered(w, geometry["dilation_w"] != 1)
     small = w.size <= SMALL_BYTES or w.min() < -128 or w.max() > 127
     weights = Weights.HALVES if small else Weights.BYTES

@@ -1,14 +1,17 @@
-"""Rescales of accumulators in the two forms that a DSP core computes in four and six instructions, proven exact here.
+"""Rescales of accumulators in the forms that a DSP core computes in four to six instructions, proven exact here.
 
 FLOOR   ``clamp8((offset + (acc * multiplier >> 32)) >> shift)``
 DOUBLE  ``clamp8((offset - (acc < 0) + ((2 * acc * multiplier + 2^31) >> 32)) >> shift)``
+WIDE    ``clamp16((offset + ((acc << left) * multiplier >> 32)) >> right)``, shift being ``left * 256 + right``
 
-A rescale to int8 is a monotone step function of its accumulator. One rounding is FLOOR by itself. Gemmlowp's two
-roundings are DOUBLE. Where the zero point is -128 only accumulators above 0 matter: there the two roundings are one,
-with another constant, and FLOOR has it when some small number added to the bias makes the constant a multiple of 2^32.
+A rescale to int8 is a monotone step function of its accumulator. One rounding is FLOOR, if half a step is a multiple of
+2^32; gemmlowp's two roundings are DOUBLE. Where the zero point is -128 only accumulators above 0 matter: there the two
+are one with another constant. FLOOR has any constant, up to what no step notices, once some small number added to the
+bias brings it to a multiple of 2^32.
 """
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +32,7 @@ class Form(enum.IntEnum):
     FLOOR = 0
     DOUBLE = 1
     RAW = 2
+    WIDE = 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class Epilogue:
     def apply(self, acc: Ints) -> Ints:
         """Return what the kernels compute from [..., channels] accumulators that do not contain ``added`` yet."""
         v = acc + self.added
+        if self.form is Form.WIDE:
+            y = (self.offset + ((v << (self.shift >> 8)) * self.multiplier >> 32)) >> (self.shift & 255)
+            return np.asarray(np.clip(y, -32768, 32767))
         if self.form is Form.FLOOR:
             y = (self.offset + (v * self.multiplier >> 32)) >> self.shift
         else:
@@ -63,27 +70,34 @@ def raw(channels: int) -> Epilogue:
     return Epilogue(Form.RAW, zero, zero, zero, zero)
 
 
-def fit(requant: Rescale | None, lo: Ints, hi: Ints, biased: bool = True) -> Epilogue:
+def fit(requant: Rescale | None, lo: Ints, hi: Ints, biased: bool = True, wide: bool = False) -> Epilogue:
     """Return the cheapest exact form for accumulators of every channel in [lo, hi].
 
     requant  the op's epilogue, with one multiplier or one per channel
     biased   whether something may be added to the accumulators
+    wide     whether the kernel stores int16 too
     """
     channels = len(lo)
-    if requant is None or requant.dtype is not DType.INT8 or (requant.qmin, requant.qmax) != (-128, 127):
+    if requant is None or (requant.qmin, requant.qmax) != (requant.dtype.qmin, requant.dtype.qmax):
         return raw(channels)
+    forms: tuple[_Fit, ...] = ()
+    if requant.dtype is DType.INT8:
+        forms = ((Form.FLOOR, _floor), (Form.DOUBLE, _double))
+    elif requant.dtype is DType.INT16 and wide:
+        forms = ((Form.WIDE, _wide),)
     if requant.pre_shift or not -(1 << 16) < requant.output_zero_point < 1 << 16:
         return raw(channels)
-    for form in (_floor, _double):
-        rows = [form(requant, c, int(lo[c]), int(hi[c])) for c in range(channels)]
+    for form, one in forms:
+        rows = [one(requant, c, int(lo[c]), int(hi[c])) for c in range(channels)]
         found = [row for row in rows if row is not None]
         if len(found) == channels and (biased or not any(row[0] for row in found)):
             added, multiplier, offset, shift = np.array(found, np.int64).T
-            return Epilogue(Form.FLOOR if form is _floor else Form.DOUBLE, added, multiplier, offset, shift)
+            return Epilogue(form, added, multiplier, offset, shift)
     return raw(channels)
 
 
 _Row = tuple[int, int, int, int]  # added, multiplier, offset, shift
+_Fit = tuple[Form, Callable[[Rescale, int, int, int], _Row | None]]
 
 
 def _entry(r: Rescale, channel: int) -> tuple[int, int]:
@@ -95,6 +109,8 @@ def _entry(r: Rescale, channel: int) -> tuple[int, int]:
 def _constant(r: Rescale, channel: int, lo: int, hi: int) -> int | None:
     """Return the only value a channel's output has, None when it has several."""
     i = channel if r.per_channel else 0
+    if r.multiplier[i] == 0:
+        return min(max(r.output_zero_point, -128), 127)
     one = Rescale((r.multiplier[i],), (r.shift[i],), 0, r.output_zero_point, r.rounding)
     left = max(r.shift[i], 0)
     if (max(abs(lo), abs(hi)) << left) > _LIMIT:
@@ -109,16 +125,14 @@ def _floor(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
     value = _constant(r, channel, lo, hi)
     if value is not None:
         return 0, 0, value, 0
-    if not 1 <= right <= _FAR:
-        return None
+    single = r.rounding is Rounding.SINGLE or right == 0  # without a right shift gemmlowp's second rounding is none
+    while single and m < 1 << 30:
+        m, right = 2 * m, right + 1
     zero_point = r.output_zero_point
-    half = 1 << (30 + right)
-    if r.rounding is Rounding.SINGLE:
-        low = high = 0
-    elif zero_point > -128:
+    if not 1 <= right <= _FAR or not (single or zero_point <= -128):
         return None
-    else:
-        low, high = _slack(m, right, zero_point)
+    half = 1 << (30 + right)
+    low, high = _slack(m, right, zero_point, single)
     found = _whole(m, half + (zero_point << (31 + right)), low, high)
     if found is None:
         return None
@@ -129,13 +143,12 @@ def _floor(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
     return added, m, offset, right - 1
 
 
-def _slack(m: int, right: int, zero_point: int) -> tuple[int, int]:
-    """Return the constants, beside half a step, with which one rounding has the steps of two for acc >= 0."""
-    step = np.arange(max(-127 - zero_point, 1), 128 - zero_point, dtype=np.int64) << (31 + right)
-    room = step - (1 << (30 + right))
-    first = -((-(room - (1 << 30))) // m)  # the least accumulator that reaches the step
-    low, high = int((room - first * m).max()), int((room - (first - 1) * m).min()) - 1
-    return low, high
+def _slack(m: int, right: int, zero_point: int, single: bool) -> tuple[int, int]:
+    """Return the constants, beside half a step, that give the steps of one rounding, or of two for acc >= 0."""
+    least, aim = (-127 - zero_point, 0) if single else (max(-127 - zero_point, 1), 1 << 30)
+    room = (np.arange(least, 128 - zero_point, dtype=np.int64) << (31 + right)) - (1 << (30 + right))
+    first = -((-(room - aim)) // m)  # the least accumulator that reaches the step
+    return int((room - first * m).max()), int((room - (first - 1) * m).min()) - 1
 
 
 def _whole(m: int, constant: int, low: int, high: int) -> tuple[int, int] | None:
@@ -163,3 +176,19 @@ def _double(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
     if 2 * most > _LIMIT or most + 2 + abs(offset) > _LIMIT:
         return None
     return 0, m, offset, right
+
+
+def _wide(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:
+    """WIDE for one channel: one rounding."""
+    m, shift = _entry(r, channel)
+    right, left = max(shift - 1, 1), max(2 - shift, 0)
+    most = max(abs(lo), abs(hi)) << left
+    offset = (r.output_zero_point << right) + (1 << (right - 1))
+    if (
+        r.rounding is not Rounding.SINGLE
+        or shift > _FAR
+        or most > _LIMIT
+        or (most * m >> 32) + 1 + abs(offset) > _LIMIT
+    ):
+        return None
+    return 0, m, offset, left * 256 + right

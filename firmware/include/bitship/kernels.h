@@ -336,18 +336,20 @@ struct bitship_shift_exp {
 int bitship_shiftmax(const struct bitship_shift_exp *p, const int8_t *x, int16_t *out);
 int bitship_shiftgelu(const struct bitship_shift_exp *p, const int8_t *x, void *out);
 
-/* Kernels for Arm's DSP extension. Parameters are checked when they are made, not at run time; weights are
- * packed ahead of time, per channel: bias, weights, and unless the epilogue is RAW multiplier m, offset
- * c and shift s. FLOOR and DOUBLE give int8: clamp((c + (acc * m >> 32)) >> s), and gemmlowp's rounding,
- * which needs the sign too: clamp((c + (acc < 0 ? -1 : 0) + ((2 * acc * m + 2^31) >> 32)) >> s). RAW leaves
- * int32 to `requant` (NULL: as it is).
- */
-enum bitship_dsp_epilogue { BITSHIP_DSP_FLOOR = 0, BITSHIP_DSP_DOUBLE = 1, BITSHIP_DSP_RAW = 2 };
-enum bitship_dsp_weights {
-    BITSHIP_DSP_BYTES = 0, /* int8 */
-    BITSHIP_DSP_HALVES =
-        1 /* int16: twice the flash, fewer instructions, and a zero point is taken off already */
+/* Kernels for Arm's DSP extension. Parameters are checked when they are made, not at run time. Weights are
+ * packed ahead of time, per channel: bias, weights, and unless the epilogue is RAW multiplier m, offset c and
+ * shift s. FLOOR gives int8, clamp((c + (acc * m >> 32)) >> s). So does DOUBLE, gemmlowp's two roundings:
+ * clamp((c + (acc < 0 ? -1 : 0) + ((2 * acc * m + 2^31) >> 32)) >> s). WIDE gives int16, as FLOOR of
+ * acc << (s >> 8), shifted by s & 255. RAW leaves int32 to `requant` (NULL: as it is). */
+enum bitship_dsp_epilogue {
+    BITSHIP_DSP_FLOOR = 0,
+    BITSHIP_DSP_DOUBLE = 1,
+    BITSHIP_DSP_RAW = 2,
+    BITSHIP_DSP_WIDE = 3 /* conv2d */
 };
+
+/* int8 or int16: these cost twice the flash and fewer instructions, and have no zero point left. */
+enum bitship_dsp_weights { BITSHIP_DSP_BYTES = 0, BITSHIP_DSP_HALVES = 1 };
 
 /* x [N, H, W, C] int8; out [N, OH, OW, O]. scratch: patches of four pixels, or one. */
 struct bitship_dsp_conv2d {
@@ -381,6 +383,19 @@ int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_
 /* x [N, H, W, C] int8. Padding is not counted. */
 int bitship_dsp_avg_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
 int bitship_dsp_max_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out);
+
+/* x [outer, count, inner] int8; out [outer, inner] int8: the epilogue of `added` + the sum over count. */
+struct bitship_dsp_sums {
+    int32_t outer;
+    int32_t count;
+    int32_t inner;
+    int32_t added;
+    int32_t epilogue;
+    int32_t multiplier;
+    int32_t offset;
+    int32_t shift;
+};
+int bitship_dsp_reduce_sum(const struct bitship_dsp_sums *p, const int8_t *x, int8_t *out);
 
 /* `rows` rows of `columns` int8; a row of an operand begins a_row or b_row elements behind the one before, 0
  * to repeat it. */
@@ -508,9 +523,9 @@ struct bitship_mve_window {
     int32_t output_zero_point;
     int32_t qmin;
     int32_t qmax;
-    int32_t rounding; /* enum bitship_mve_rounding */
-    int32_t
-        together; /* depthwise: pixels of a row that the stream's constants are for; 0: taps come in runs */
+    int32_t rounding;    /* enum bitship_mve_rounding */
+    int32_t together;    /* depthwise: pixels of a row that the stream is for; 0: taps come in runs */
+    int32_t padded_rows; /* conv2d: every row of taps takes 16 bytes of a patch */
 };
 
 /* weights: pairs of channels, their 16-byte pieces alternating, zeros after the depth and the channels up to
@@ -524,8 +539,7 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
 int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *stream,
                                  void *scratch, int32_t scratch_bytes, int8_t *out);
 
-/* x [rows, depth], weights as conv2d's; table: of every four channels their biases, multipliers, shifts (left
- * shifts, below zero). For a few rows: each reads all weights. */
+/* x [rows, depth], weights and table as conv2d's. For a few rows: each reads all weights. */
 struct bitship_mve_dense {
     int32_t rows;
     int32_t depth;

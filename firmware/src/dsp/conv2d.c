@@ -63,6 +63,16 @@ static int flat(const struct bitship_dsp_conv2d *p) {
 
 static void run_flat(struct job *job, const int8_t *x, uint32_t *patch) {
     const int32_t c = job->p->in_c;
+    if (c == 8 && job->p->weights == BITSHIP_DSP_HALVES && job->p->epilogue <= BITSHIP_DSP_DOUBLE) {
+        const struct bitship_dsp_eight run = {x,
+                                              job->run.weights,
+                                              job->run.end,
+                                              job->run.out,
+                                              job->p->batch * job->p->out_h * job->p->out_w,
+                                              job->p->out_c};
+        bitship_dsp_eight(&run, job->p->epilogue);
+        return;
+    }
     int32_t pixels;
     for (int32_t left = job->p->batch * job->p->out_h * job->p->out_w; left > 0; left -= pixels) {
         pixels = block(left);
@@ -151,6 +161,8 @@ int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, cons
     (void)scratch_bytes;
     if (p->epilogue == BITSHIP_DSP_RAW) {
         job.pixel_bytes *= bitship_item_bytes(bitship_finish_dtype(p->requant));
+    } else if (p->epilogue == BITSHIP_DSP_WIDE) {
+        job.pixel_bytes *= 2;
     }
     job.dot4 = bitship_dsp_dot4(p->weights, p->epilogue);
     job.dot1 = bitship_dsp_dot1(p->weights, p->epilogue);

@@ -59,7 +59,7 @@ typedef void depthwise_dot(const struct bitship_dsp_row *run);
     "smlatt r11, r2, r5, r11\n\t"
 
 /* A group starts at ENTRY: four pairs (2), two pairs (3) or the last tap (4). */
-#define DEPTHWISE(epilogue)                                                                                  \
+#define DEPTHWISE(taps, epilogue)                                                                            \
     "push {r4-r11, lr}\n\t"                                                                                  \
     "sub sp, #" FRAME                                                                                        \
     "\n\t"                                                                                                   \
@@ -84,15 +84,7 @@ typedef void depthwise_dot(const struct bitship_dsp_row *run);
     "\n\t"                                                                                                   \
     "1:\n\t"                                                                                                 \
     "ldm r1!, {r8-r11}\n\t"                                                                                  \
-    "ldr lr, " TAPS                                                                                          \
-    "\n\t"                                                                                                   \
-    "ldr pc, " ENTRY                                                                                         \
-    "\n\t"                                                                                                   \
-    "2:\n\t" PAIR PAIR "3:\n\t" PAIR PAIR "ldr r2, " TAPS_END                                                \
-    "\n\t"                                                                                                   \
-    "cmp lr, r2\n\t"                                                                                         \
-    "bne 2b\n\t"                                                                                             \
-    "4:\n\t" LAST_TAP "ldr lr, " OUT "\n\t" epilogue "str lr, " OUT                                          \
+    "ldr lr, " TAPS "\n\t" taps LAST_TAP "ldr lr, " OUT "\n\t" epilogue "str lr, " OUT                       \
     "\n\t"                                                                                                   \
     "ldr r2, " END                                                                                           \
     "\n\t"                                                                                                   \
@@ -110,6 +102,17 @@ typedef void depthwise_dot(const struct bitship_dsp_row *run);
     "add sp, #" FRAME                                                                                        \
     "\n\t"                                                                                                   \
     "pop {r4-r11, pc}\n\t"
+
+/* Any number of pairs, and the four of a 3x3 window, which need no loop. */
+#define ANY                                                                                                  \
+    "ldr pc, " ENTRY                                                                                         \
+    "\n\t"                                                                                                   \
+    "2:\n\t" PAIR PAIR "3:\n\t" PAIR PAIR "ldr r2, " TAPS_END                                                \
+    "\n\t"                                                                                                   \
+    "cmp lr, r2\n\t"                                                                                         \
+    "bne 2b\n\t"                                                                                             \
+    "4:\n\t"
+#define NINE "2: 3: 4:\n\t" PAIR PAIR PAIR PAIR
 
 #define FLOOR(sum, m, c, s)                                                                                  \
     "smmla " sum ", " sum ", " m ", " c                                                                      \
@@ -137,13 +140,19 @@ typedef void depthwise_dot(const struct bitship_dsp_row *run);
             form("r11", "r5", "r6", "r7")
 
 __attribute__((naked)) static void run_floor(const struct bitship_dsp_row *run __attribute__((unused))) {
-    __asm__ volatile(DEPTHWISE(FOUR(FLOOR)));
+    __asm__ volatile(DEPTHWISE(ANY, FOUR(FLOOR)));
 }
 __attribute__((naked)) static void run_double(const struct bitship_dsp_row *run __attribute__((unused))) {
-    __asm__ volatile(DEPTHWISE(FOUR(DOUBLE)));
+    __asm__ volatile(DEPTHWISE(ANY, FOUR(DOUBLE)));
+}
+__attribute__((naked)) static void nine_floor(const struct bitship_dsp_row *run __attribute__((unused))) {
+    __asm__ volatile(DEPTHWISE(NINE, FOUR(FLOOR)));
+}
+__attribute__((naked)) static void nine_double(const struct bitship_dsp_row *run __attribute__((unused))) {
+    __asm__ volatile(DEPTHWISE(NINE, FOUR(DOUBLE)));
 }
 __attribute__((naked)) static void run_raw(const struct bitship_dsp_row *run __attribute__((unused))) {
-    __asm__ volatile(DEPTHWISE("stm lr!, {r8-r11}\n\t"));
+    __asm__ volatile(DEPTHWISE(ANY, "stm lr!, {r8-r11}\n\t"));
 }
 
 #else
@@ -194,6 +203,8 @@ static inline void dot(const struct bitship_dsp_row *run, int32_t epilogue) {
 
 static void run_floor(const struct bitship_dsp_row *run) { dot(run, BITSHIP_DSP_FLOOR); }
 static void run_double(const struct bitship_dsp_row *run) { dot(run, BITSHIP_DSP_DOUBLE); }
+static void nine_floor(const struct bitship_dsp_row *run) { dot(run, BITSHIP_DSP_FLOOR); }
+static void nine_double(const struct bitship_dsp_row *run) { dot(run, BITSHIP_DSP_DOUBLE); }
 static void run_raw(const struct bitship_dsp_row *run) { dot(run, BITSHIP_DSP_RAW); }
 
 #endif
@@ -295,6 +306,16 @@ static void row(const struct layer *layer, const int8_t *image, int32_t y, int32
     }
 }
 
+static depthwise_dot *kernel(int32_t epilogue, int nine) {
+    if (epilogue == BITSHIP_DSP_RAW) {
+        return run_raw;
+    }
+    if (epilogue == BITSHIP_DSP_FLOOR) {
+        return nine ? nine_floor : run_floor;
+    }
+    return nine ? nine_double : run_double;
+}
+
 int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                                  void *scratch, int32_t scratch_bytes, void *out) {
     const int32_t taps = p->kernel_h * p->kernel_w, filled = (taps + 2) / 4 * 4 + 1;
@@ -302,9 +323,7 @@ int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_
     const struct layer layer = {p,
                                 (const uint8_t *)weights,
                                 (const int8_t *)scratch,
-                                raw                                ? run_raw
-                                : p->epilogue == BITSHIP_DSP_FLOOR ? run_floor
-                                                                   : run_double,
+                                kernel(p->epilogue, taps == 9),
                                 p->in_c / GROUP,
                                 GROUP * 4 + filled / 2 * 16 + 8 + (raw ? 0 : GROUP * 12),
                                 filled};

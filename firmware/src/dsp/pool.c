@@ -1,6 +1,7 @@
-/* avg_pool2d and max_pool2d of int8: four channels in a word; sums as pairs of int16, maxima as bytes. */
+/* avg_pool2d, max_pool2d and reduce_sum of int8: four channels in a word; sums as pairs of int16, maxima as
+ * bytes. */
 #include "../window.h"
-#include "acle.h"
+#include "dot.h"
 
 #define GROUP 4
 #define MOST 256 /* taps whose sum of int8 fits int16 */
@@ -19,10 +20,9 @@ static inline int32_t clamp(const struct bitship_window *p, int32_t y) {
     return bitship_min(bitship_max(y, p->qmin), p->qmax);
 }
 
-/* Sums of four channels over the window's taps inside x; `from` is the first of them. */
-static void sum4(const struct bitship_window *p, const int8_t *from, int32_t rows, int32_t cols,
+/* Sums of four channels over `rows` by `cols` taps, which lie `line` and `right` bytes apart. */
+static void sum4(const int8_t *from, ptrdiff_t line, ptrdiff_t right, int32_t rows, int32_t cols,
                  int32_t *sum) {
-    const ptrdiff_t line = (ptrdiff_t)p->in_w * p->in_c, right = p->in_c;
     uint32_t even = 0, odd = 0;
     int32_t room = MOST;
     sum[0] = sum[1] = sum[2] = sum[3] = 0;
@@ -56,7 +56,7 @@ static void average(const struct bitship_window *p, const int8_t *from, int32_t 
     int32_t sum[GROUP];
     int32_t c = 0;
     for (; c + GROUP <= p->in_c; c += GROUP) {
-        sum4(p, from + c, rows, cols, sum);
+        sum4(from + c, (ptrdiff_t)p->in_w * p->in_c, p->in_c, rows, cols, sum);
         for (int32_t i = 0; i < GROUP; i++) {
             out[c + i] = (int8_t)clamp(p, divide(sum[i], count, half_up));
         }
@@ -129,4 +129,28 @@ int bitship_dsp_avg_pool2d(const struct bitship_window *p, const int8_t *x, int8
 
 int bitship_dsp_max_pool2d(const struct bitship_window *p, const int8_t *x, int8_t *out) {
     return pool(p, x, 1, out);
+}
+
+int bitship_dsp_reduce_sum(const struct bitship_dsp_sums *p, const int8_t *x, int8_t *out) {
+    const struct bitship_dsp_sums q = *p;
+    const int32_t factors[3] = {q.multiplier, q.offset, q.shift};
+    int32_t sum[GROUP];
+    for (int32_t row = 0; row < q.outer; row++, x += (ptrdiff_t)q.count * q.inner) {
+        int32_t c = 0;
+        for (; c + GROUP <= q.inner; c += GROUP) {
+            sum4(x + c, 0, q.inner, 1, q.count, sum);
+            for (int32_t i = 0; i < GROUP; i++) {
+                *out++ = bitship_dsp_finish(q.epilogue, sum[i] + q.added, factors);
+            }
+        }
+        for (; c < q.inner; c++) {
+            const int8_t *from = x + c;
+            int32_t total = q.added;
+            for (int32_t i = q.count; i > 0; i--, from += q.inner) {
+                total += *from;
+            }
+            *out++ = bitship_dsp_finish(q.epilogue, total, factors);
+        }
+    }
+    return BITSHIP_OK;
 }

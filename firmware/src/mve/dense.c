@@ -1,29 +1,17 @@
-/* A fully connected layer of few rows: four channels by one row, x read once for them; lanes are channels. */
-#include "mve.h"
-
-/* The assembly reads the fields by their offsets. */
-struct dense {
-    const int8_t *x;
-    int32_t depth;         /* 4 */
-    const int8_t *weights; /* 8 */
-    const int32_t
-        *table;  /* 12: of every four channels their biases, multipliers, shifts (left shifts, below 0) */
-    int8_t *out; /* 16 */
-    int32_t channels;   /* 20 */
-    int32_t pitch;      /* 24: bytes of a pair of channels' weights */
-    int32_t zero_point; /* 28 */
-    int32_t rounding;   /* 32 */
-    int32_t qmin;       /* 36 */
-    int32_t qmax;       /* 40 */
-};
+/* One row times every channel, four channels at a time; see dense.h. */
+#include "dense.h"
 
 #if BITSHIP_MVE
 
-static void row(const struct dense *d) {
-    register const struct dense *at __asm__("r0") = d;
+void bitship_mve_row(const struct bitship_mve_row *d) {
+    register const struct bitship_mve_row *at __asm__("r0") = d;
     __asm__ volatile(
         "mov r11, r0\n"
-        "ldrd r10, r4, [r0]\n"
+        "ldr r10, [r0, #44]\n"
+        "movs r2, #0\n"
+        "vidup.u32 q7, r2, #1\n"
+        "vmul.i32 q7, q7, r10\n"
+        "add r10, r10, r10, lsl #1\n"
         "ldrd r3, r9, [r0, #8]\n"
         "ldrd r7, r8, [r0, #16]\n"
         "ldr r12, [r0, #24]\n"
@@ -32,8 +20,7 @@ static void row(const struct dense *d) {
         "vdup.32 q6, r6\n"
         "add r5, r3, r12\n"
         "1:\n"
-        "ldr r0, [r11, #4]\n"
-        "mov r1, r10\n"
+        "ldrd r1, r0, [r11]\n"
         "dlstp.8 lr, r0\n"
         "movs r0, #0\n"
         "movs r2, #0\n"
@@ -55,9 +42,12 @@ static void row(const struct dense *d) {
         "vmov q0[2], q0[0], r0, r4\n"
         "vmov q0[3], q0[1], r2, r6\n"
         "ldrd r0, r1, [r11, #28]\n"
-        "vldrw.u32 q1, [r9], #16\n"
-        "vldrw.u32 q2, [r9], #16\n"
-        "vldrw.u32 q3, [r9], #16\n"
+        "vldrw.u32 q1, [r9, q7]\n"
+        "add r9, r9, #4\n"
+        "vldrw.u32 q2, [r9, q7]\n"
+        "add r9, r9, #4\n"
+        "vldrw.u32 q3, [r9, q7]\n"
+        "add r9, r9, #4\n"
         "vadd.i32 q0, q0, q1\n"
         "tst r1, #4\n"
         "bne 5f\n"
@@ -72,9 +62,11 @@ static void row(const struct dense *d) {
         "vadd.i32 q0, q0, q1\n"
         "b 6f\n"
         "5:\n"
-        "vldrw.u32 q1, [r9], #16\n"
+        "vldrw.u32 q1, [r9, q7]\n"
+        "add r9, r9, #4\n"
         "vqshl.s32 q0, q0, q1\n"
-        "vldrw.u32 q1, [r9], #16\n"
+        "vldrw.u32 q1, [r9, q7]\n"
+        "add r9, r9, #4\n"
         "lsrs r1, r1, #1\n"
         "bcs 7f\n"
         "vqdmulh.s32 q0, q0, q2\n"
@@ -87,6 +79,7 @@ static void row(const struct dense *d) {
         "3:\n"
         "vqrdmulh.s32 q0, q0, q2\n"
         "6:\n"
+        "add r9, r9, r10\n"
         "vrshl.s32 q0, q0, q3\n"
         "vqadd.s32 q0, q0, r0\n"
         "vmax.s32 q0, q0, q5\n"
@@ -104,19 +97,15 @@ static void row(const struct dense *d) {
 
 #else
 
-static void row(const struct dense *d) {
-    const int32_t words = d->rounding >= BITSHIP_MVE_SINGLE_ANY ? 5 : 3;
+void bitship_mve_row(const struct bitship_mve_row *d) {
     for (int32_t c = 0; c < d->channels; c++) {
         const int8_t *w = d->weights + (ptrdiff_t)(c / 2) * d->pitch + c % 2 * BITSHIP_MVE_BYTES;
-        const int32_t *table = d->table + c / 4 * 4 * words + c % 4;
-        int32_t sum = 0, entry[5] = {0};
+        const int32_t *entry = d->table + c * d->entry_bytes / 4;
+        const int8_t clamp[32] = {[0] = (int8_t)d->qmin, [16] = (int8_t)d->qmax};
+        int32_t sum = 0;
         for (int32_t i = 0; i < d->depth; i++) {
             sum += d->x[i] * w[i / 16 * 32 + i % 16];
         }
-        for (int i = 0; i < words; i++) {
-            entry[i] = table[4 * i];
-        }
-        const int8_t clamp[32] = {[0] = (int8_t)d->qmin, [16] = (int8_t)d->qmax};
         d->out[c] = bitship_mve_narrow(bitship_mve_round(sum, entry, d->rounding), d->zero_point, clamp);
     }
 }
@@ -125,19 +114,20 @@ static void row(const struct dense *d) {
 
 int bitship_mve_fully_connected(const struct bitship_mve_dense *p, const int8_t *x, const int8_t *weights,
                                 const int32_t *table, int8_t *out) {
-    struct dense d = {.depth = p->depth,
-                      .weights = weights,
-                      .table = table,
-                      .channels = p->channels,
-                      .pitch = (p->depth + 15) / 16 * 32,
-                      .zero_point = p->output_zero_point,
-                      .rounding = p->rounding,
-                      .qmin = p->qmin,
-                      .qmax = p->qmax};
+    struct bitship_mve_row d = {.depth = p->depth,
+                                .weights = weights,
+                                .table = table,
+                                .channels = p->channels,
+                                .pitch = (p->depth + 15) / 16 * 32,
+                                .zero_point = p->output_zero_point,
+                                .rounding = p->rounding,
+                                .qmin = p->qmin,
+                                .qmax = p->qmax,
+                                .entry_bytes = BITSHIP_MVE_ENTRY(p->rounding) * 4};
     for (int32_t i = 0; i < p->rows; i++) {
         d.x = x + (ptrdiff_t)i * p->depth;
         d.out = out + (ptrdiff_t)i * p->channels;
-        row(&d);
+        bitship_mve_row(&d);
     }
     return BITSHIP_OK;
 }

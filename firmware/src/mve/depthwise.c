@@ -244,11 +244,12 @@ static void pixel(const struct bitship_mve_taps *t, int32_t taps, int counted, i
 }
 
 void bitship_mve_taps_3x3(struct bitship_mve_taps *t) {
+    struct bitship_mve_taps at = *t;
     int8_t *out = t->out;
-    for (; t->pixels > 0; t->pixels--, out += t->blocks * 16 + t->tail) {
-        pixel(t, 9, 0, out);
+    for (int32_t n = t->pixels; n > 0; n--, out += t->blocks * 16 + t->tail) {
+        pixel(&at, 9, 0, out);
         for (int i = 0; i < 9; i++) {
-            t->tap[i] += t->advance + t->blocks * 16;
+            at.tap[i] += t->advance + t->blocks * 16;
         }
     }
 }

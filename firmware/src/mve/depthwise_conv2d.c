@@ -47,35 +47,33 @@ static void edge(const struct row *r, struct bitship_mve_taps *t, int32_t x) {
     t->out += p->in_c;
 }
 
-/* n pixels from x on, all taps inside, nine of them. */
-static void run_nine(const struct row *r, struct bitship_mve_taps *t, int32_t x, int32_t n) {
+/* n pixels from x on, nine taps inside or in rows of the padding, whose zero points last for `together`
+ * pixels. */
+static void run_nine(const struct row *r, struct bitship_mve_taps *t, int32_t x, int32_t n, int inside) {
     const struct bitship_mve_window *p = r->p;
-    const int32_t c = p->in_c, together = p->together, groups = n / together, rest = n % together;
-    const int8_t *line = r->line + (ptrdiff_t)x * p->stride_w * c;
-    int32_t at = 0;
-    for (int32_t i = 0; i < p->kernel_h; i++, line += down(p)) {
-        const int8_t *tap = line;
-        for (int32_t j = 0; j < p->kernel_w; j++, tap += across(p)) {
-            t->tap[at++] = tap;
+    const int32_t c = p->in_c, together = p->together, hop = p->stride_w * c;
+    const int8_t *line = r->line + (ptrdiff_t)x * hop;
+    while (n > 0) {
+        const int32_t most = inside ? n / together * together : together;
+        const int32_t now = n < together ? n : most; /* whole groups, or what is left of one */
+        const int8_t *at = line;
+        int32_t i = 0;
+        for (int32_t k = 0, y = r->top; k < p->kernel_h; k++, y += p->dilation_h, at += down(p)) {
+            const int real = inside || (y >= 0 && y < p->in_h);
+            const int8_t *tap = real ? at : r->zero_points;
+            for (int32_t j = 0; j < p->kernel_w; j++, tap += real ? across(p) : 0) {
+                t->tap[i++] = tap;
+            }
         }
-    }
-    if (groups > 0) {
-        t->blocks = together * c / 16;
-        t->tail = together * c % 16;
-        t->pixels = groups;
-        t->advance = together * p->stride_w * c - t->blocks * 16;
+        const int32_t width = now < together ? now * c : together * c; /* of a pass through the stream */
+        t->blocks = width / 16;
+        t->tail = width % 16;
+        t->pixels = now < together ? 1 : now / together;
+        t->advance = together * hop - t->blocks * 16;
         bitship_mve_taps_3x3(t);
-        t->out += groups * together * c;
-    }
-    if (rest > 0) {
-        for (at = 0; at < NINE; at++) {
-            t->tap[at] += groups * together * c;
-        }
-        t->blocks = rest * c / 16;
-        t->tail = rest * c % 16;
-        t->pixels = 1;
-        bitship_mve_taps_3x3(t);
-        t->out += rest * c;
+        t->out += now * c;
+        line += now * hop;
+        n -= now;
     }
 }
 
@@ -127,8 +125,9 @@ static void one_row(const struct row *r, struct bitship_mve_taps *t) {
     const int32_t reach = (p->kernel_w - 1) * p->dilation_w, room = p->in_w - 1 - reach + p->pad_left;
     int32_t first = (p->pad_left + p->stride_w - 1) / p->stride_w,
             last = room < 0 ? 0 : room / p->stride_w + 1;
+    const int inside = r->top >= 0 && r->top + (p->kernel_h - 1) * p->dilation_h < p->in_h;
     last = last < p->out_w ? last : p->out_w;
-    if (r->top < 0 || r->top + (p->kernel_h - 1) * p->dilation_h >= p->in_h || first >= last) {
+    if (first >= last || (!inside && p->together == 0)) {
         first = last = p->out_w;
     }
     for (int32_t x = 0; x < first; x++) {
@@ -136,7 +135,7 @@ static void one_row(const struct row *r, struct bitship_mve_taps *t) {
     }
     if (first < last) {
         if (p->together > 0) {
-            run_nine(r, t, first, last - first);
+            run_nine(r, t, first, last - first, inside);
         } else {
             run_any(r, t, first, last - first);
         }
@@ -160,7 +159,7 @@ int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_
     t.rounding |= t.clamp != NULL ? 8 : 0;
     t.offset = r.offset;
     t.end = r.offset + p->kernel_h * p->kernel_w;
-    bitship_mve_fill(zero_points, p->input_zero_point, p->in_c);
+    bitship_mve_fill(zero_points, p->input_zero_point, p->in_c * (p->together > 1 ? p->together : 1));
     for (int32_t b = 0; b < p->batch; b++, x += (ptrdiff_t)p->in_h * p->in_w * p->in_c) {
         for (int32_t y = 0; y < p->out_h; y++) {
             r.top = y * p->stride_h - p->pad_top;

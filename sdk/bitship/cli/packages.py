@@ -44,7 +44,7 @@ def export(
         bool | None,
         typer.Option(
             "--stream/--no-stream",
-            help="Whether the image arrives by rows, never whole in RAM; by default where --ram allows nothing else.",
+            help="Whether the image arrives by rows, never whole; by default where that costs least under --ram.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a package that is there.")] = False,

@@ -21,11 +21,11 @@ FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
 
 # Function without its prefix to the sources it needs, relative to firmware/src.
 FILES: dict[str, tuple[str, ...]] = {
-    "mve_conv2d": ("mve/conv2d.c", "mve/block.c"),
+    "mve_conv2d": ("mve/conv2d.c", "mve/block.c", "mve/dense.c"),
     "mve_depthwise_conv2d": ("mve/depthwise_conv2d.c", "mve/depthwise.c"),
     "mve_fully_connected": ("mve/dense.c",),
     **dict.fromkeys(("mve_add", "mve_add_linear", "mve_mul"), ("mve/binary.c",)),
     **dict.fromkeys(("mve_avg_pool2d", "mve_max_pool2d"), ("mve/pool.c",)),
     "mve_pad": ("mve/layout.c",),
 }
-HEADERS: tuple[str, ...] = ("mve/block.h", "mve/depthwise.h", "mve/gather.h", "mve/mve.h")
+HEADERS: tuple[str, ...] = ("mve/block.h", "mve/dense.h", "mve/depthwise.h", "mve/gather.h", "mve/mve.h")

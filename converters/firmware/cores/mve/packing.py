@@ -72,12 +72,6 @@ def table(bias: Ints, e: Epilogue, channels: int) -> Packed:
     return Packed(rows.tobytes())
 
 
-def grouped_table(bias: Ints, e: Epilogue, channels: int) -> Packed:
-    """Return the same words by groups of four channels, a column of each group after the other."""
-    rows = np.frombuffer(table(bias, e, channels).data, "<i4").reshape(channels // GROUP, GROUP, -1)
-    return Packed(rows.transpose(0, 2, 1).tobytes())
-
-
 def panels(w: Array) -> Packed:
     """Return w [channels, depth] in the order of a block: pairs of channels, 16 bytes of each in turn."""
     channels, depth = up(w.shape[0], GROUP), up(w.shape[1], PIECE)

@@ -13,7 +13,6 @@ from bitship.converters.firmware.cores.mve.packing import (
     Rounding,
     epilogue,
     folded,
-    grouped_table,
     pairs_fit,
     panels,
     stream,
@@ -34,14 +33,17 @@ def _dense(op: Any) -> bool:
     return op.weight_zero_point == 0 and getattr(op, "groups", 1) == 1
 
 
+FEW_ZEROS = 32  # products of a block with zeros, by channel and 16 bytes, that cost as much as packing four patches
+
+
 def _fields(op: Any, x: tuple[int, ...], out: tuple[int, ...], rounding: Rounding, **fields: int) -> CStruct:
     """Return the parameters of a window op; ``fields`` are those that differ from a 1x1 kernel's."""
     shape = dict(zip(("batch", "in_h", "in_w", "in_c", "out_h", "out_w", "out_c"), (*x, *out[1:]), strict=True))
-    ones = dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w", "together"), 1)
+    ones = dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w"), 1)
     return struct(
         "mve_window",
         **shape,
-        **{**ones, "pad_top": 0, "pad_left": 0, **fields},
+        **{**ones, **dict.fromkeys(("pad_top", "pad_left", "together", "padded_rows"), 0), **fields},
         input_zero_point=op.input_zero_point,
         output_zero_point=op.requant.output_zero_point,
         qmin=op.requant.qmin,
@@ -51,7 +53,7 @@ def _fields(op: Any, x: tuple[int, ...], out: tuple[int, ...], rounding: Roundin
 
 
 def _window(
-    op: Any, x: TensorType, out: TensorType, kernel: tuple[int, ...], rounding: Rounding, together: int = 1
+    op: Any, x: TensorType, out: TensorType, kernel: tuple[int, ...], rounding: Rounding, **own: int
 ) -> CStruct:
     return _fields(
         op,
@@ -66,7 +68,7 @@ def _window(
         dilation_w=op.dilation[1],
         pad_top=op.padding[0],
         pad_left=op.padding[2],
-        together=together,
+        **own,
     )
 
 
@@ -98,14 +100,31 @@ def conv2d(graph: Graph, node: Node) -> Call | None:
         return None
     rows, bias, e = found
     x, out, w = graph.types[node.inputs[0]], graph.types[node.output], graph.types[node.inputs[1]]
+    direct = w.shape[1:3] == op.stride == (1, 1) and not any(op.padding)
+    padded = _pads_rows(w)
+    if padded:
+        taps = w.shape[2] * w.shape[3]
+        rows = np.pad(rows.reshape(*w.shape[:2], taps), ((0, 0), (0, 0), (0, PIECE - taps))).reshape(len(rows), -1)
     return Call(
         "bitship_mve_conv2d",
-        _window(op, x, out, w.shape[1:3], e.rounding),
+        _window(op, x, out, w.shape[1:3], e.rounding, padded_rows=int(padded)),
         (node.inputs[0], panels(rows), table(bias, e, up(len(rows), GROUP))),
         node.output,
-        _scratch(rows, w.shape[1:3] == op.stride == (1, 1) and not any(op.padding)),
-        (_distance(op, x, out, 0), None, None),
+        _scratch(rows, direct),
+        (_distance(op, x, out, _lag(rows.shape[1], out.shape[2]) if direct else 0), None, None),
     )
+
+
+def _pads_rows(w: TensorType) -> bool:
+    """Whether a vector for every row of taps costs less, in products with zeros, than packing a patch."""
+    row = w.shape[2] * w.shape[3]
+    pieces = -(-w.shape[1] * row // PIECE)
+    return row <= PIECE < w.shape[1] * row and (w.shape[1] - pieces) * up(w.shape[0], GROUP) <= FEW_ZEROS
+
+
+def _lag(depth: int, width: int) -> int:
+    """Pixels whose operands are still read when the last is written: single rows finish what is no block of four."""
+    return int(depth > PIECE and width % 4 != 0)
 
 
 def _scratch(w: Array, direct: bool) -> int:
@@ -124,11 +143,11 @@ def fully_connected(graph: Graph, node: Node) -> Call | None:
         return None
     w, bias, e = found
     count, channels = graph.types[node.inputs[0]].shape[0], up(len(w), GROUP)
-    lag_free = distance(np.arange(count) * w.shape[1], len(w), 1 if count < GROUP else 0)
+    near = distance(np.arange(count) * w.shape[1], len(w), 1 if count < GROUP else _lag(w.shape[1], count))
     if count >= GROUP:
         params = _fields(op, (1, 1, count, w.shape[1]), (1, 1, count, len(w)), e.rounding)
         operands = (node.inputs[0], panels(w), table(bias, e, channels))
-        return Call("bitship_mve_conv2d", params, operands, node.output, _scratch(w, True), (lag_free, None, None))
+        return Call("bitship_mve_conv2d", params, operands, node.output, _scratch(w, True), (near, None, None))
     params = struct(
         "mve_dense",
         rows=count,
@@ -139,8 +158,8 @@ def fully_connected(graph: Graph, node: Node) -> Call | None:
         qmax=op.requant.qmax,
         rounding=int(e.rounding),
     )
-    operands = (node.inputs[0], panels(w), grouped_table(bias, e, channels))
-    return Call("bitship_mve_fully_connected", params, operands, node.output, 0, (lag_free, None, None))
+    operands = (node.inputs[0], panels(w), table(bias, e, channels))
+    return Call("bitship_mve_fully_connected", params, operands, node.output, 0, (near, None, None))
 
 
 def _together(channels: int, stride: int) -> int:
@@ -162,10 +181,10 @@ def depthwise(graph: Graph, node: Node) -> Call | None:
     x, out, w = graph.types[node.inputs[0]], graph.types[node.output], graph.types[node.inputs[1]]
     counted = len(taps) != NINE or not pairs_fit(taps.astype(np.int64))
     together = 0 if counted else _together(x.shape[3], op.stride[1])
-    scratch = up(x.shape[3], PIECE) + (up(4 * len(taps), PIECE) if counted else 0)
+    scratch = up(x.shape[3] * max(together, 1), PIECE) + (up(4 * len(taps), PIECE) if counted else 0)
     return Call(
         "bitship_mve_depthwise_conv2d",
-        _window(op, x, out, w.shape[:2], e.rounding, together),
+        _window(op, x, out, w.shape[:2], e.rounding, together=together),
         (node.inputs[0], stream(taps, bias, e, max(together, 1), counted)),
         node.output,
         scratch,
