@@ -154,26 +154,28 @@ static void run_image(struct job *job, const int8_t *image, uint32_t *patch) {
 
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                        void *scratch, int32_t scratch_bytes, void *out) {
-    struct job job; /* every field is set below */
+    const struct bitship_dsp_order order = bitship_dsp_order(p);
+    const int32_t channel_bytes = bitship_dsp_channel_bytes(order.total, p->weights, p->epilogue);
+    int32_t pixel_bytes = p->out_c;
     (void)scratch_bytes;
-    job.p = p;
-    job.order = bitship_dsp_order(p);
-    job.dot4 = bitship_dsp_dot4(p->weights, p->epilogue);
-    job.dot1 = bitship_dsp_dot1(p->weights, p->epilogue);
-    job.channel_bytes = bitship_dsp_channel_bytes(job.order.total, p->weights, p->epilogue);
-    job.pixel_bytes = p->out_c;
     if (p->epilogue == BITSHIP_DSP_RAW) {
-        job.pixel_bytes *= bitship_item_bytes(bitship_finish_dtype(p->requant));
+        pixel_bytes *= bitship_item_bytes(bitship_finish_dtype(p->requant));
     } else if (p->epilogue == BITSHIP_DSP_WIDE) {
-        job.pixel_bytes *= 2;
+        pixel_bytes *= 2;
     }
-    job.run.patch = (const uint32_t *)scratch;
-    job.run.weights = weights;
-    job.run.end = (const uint8_t *)weights + (ptrdiff_t)p->out_c * job.channel_bytes;
-    job.run.out = out;
-    job.run.step = job.pixel_bytes;
-    job.run.last = 0;
-    job.run.quads = job.order.total;
+    struct job job = {
+        .p = p,
+        .order = order,
+        .run = {(const uint32_t *)scratch, weights,
+                (const uint8_t *)weights + (ptrdiff_t)p->out_c * channel_bytes, out, pixel_bytes, 0,
+                order.total},
+        .dot4 = bitship_dsp_dot4(p->weights, p->epilogue),
+        .dot1 = bitship_dsp_dot1(p->weights, p->epilogue),
+        .channel_bytes = channel_bytes,
+        .pixel_bytes = pixel_bytes,
+        .first = 0,
+        .last = 0,
+    };
     if (flat(p)) {
         run_flat(&job, x, (uint32_t *)scratch);
         return BITSHIP_OK;
