@@ -591,6 +591,29 @@ struct bitship_mve_pad {
 };
 int bitship_mve_pad(const struct bitship_mve_pad *p, const int8_t *x, int8_t *out);
 
+/* x [outer, extent, inner] int8; out [outer, inner]: the sums and bias, rescaled. */
+struct bitship_mve_reduce {
+    int32_t outer;
+    int32_t extent;
+    int32_t inner;
+    int32_t bias;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t left;
+    int32_t below;
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int32_t rounding;
+};
+int bitship_mve_reduce_sum(const struct bitship_mve_reduce *p, const int8_t *x, int8_t *out);
+
+/* out[i] = table[x[i] as uint8] */
+struct bitship_mve_table {
+    int32_t size;
+};
+int bitship_mve_table(const struct bitship_mve_table *p, const int8_t *x, const int8_t *table, int8_t *out);
+
 /* cffi: end */
 
 #ifdef __cplusplus
