@@ -29,7 +29,10 @@ from bitship.passes.simplify import simplify
 from bitship.targets import Target
 
 OBJECT, LISTING = "tvm_kernels.o", "kernels.txt"
-_OWN = (ops.Concat, ops.Slice, ops.Pad, ops.Transpose, ops.Gather)
+_OWN = (
+    *(ops.Concat, ops.Slice, ops.Pad, ops.Transpose, ops.Gather),  # bytes moved, or left in place by the plan
+    *(ops.LayerNorm, ops.RmsNorm, ops.ILayerNorm),  # their lowering takes a root in floating point
+)
 _NO_PARAMS = CStruct("none", ())
 
 

@@ -244,7 +244,8 @@ class Epilogue:
     def _high(self, value: Expr, block: Index) -> Expr:
         """Return ``(value * multiplier + 2^30) >> 31``."""
         if not self.isa.x86:
-            name = f"llvm.aarch64.neon.sqrdmulh.v{self.lanes}i32"
+            name = "llvm.arm.mve.vqrdmulh" if self.isa.machine == "arm" else "llvm.aarch64.neon.sqrdmulh"
+            name = f"{name}.v{self.lanes}i32"
             return intrinsic(f"int32x{self.lanes}", name, value, self.multiplier.at(block, self.lanes))
         n = self.lanes // 2
         half = const(1 << 30, "int64", n)
