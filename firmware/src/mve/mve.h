@@ -24,6 +24,8 @@
  * general roundings a left shift and what to add below zero. */
 #define BITSHIP_MVE_ENTRY(rounding) ((rounding) >= BITSHIP_MVE_SINGLE_ANY ? 5 : 3)
 
+static inline int32_t bitship_mve_min(int32_t a, int32_t b) { return a < b ? a : b; }
+
 /* Copy n bytes, 16 at a time. */
 static inline void bitship_mve_copy(int8_t *to, const int8_t *from, int32_t n) {
 #if BITSHIP_MVE

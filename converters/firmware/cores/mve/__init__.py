@@ -32,4 +32,11 @@ FILES: dict[str, tuple[str, ...]] = {
     "mve_reduce_sum": ("mve/reduce.c",),
     "mve_table": ("mve/table.c",),
 }
-HEADERS: tuple[str, ...] = ("mve/block.h", "mve/dense.h", "mve/depthwise.h", "mve/gather.h", "mve/mve.h")
+HEADERS: tuple[str, ...] = (
+    "mve/binary.h",
+    "mve/block.h",
+    "mve/dense.h",
+    "mve/depthwise.h",
+    "mve/gather.h",
+    "mve/mve.h",
+)
