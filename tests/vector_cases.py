@@ -20,9 +20,11 @@ from bitship.graph.ops import (
     MaxPool2D,
     Mul,
     Pad,
+    ReduceSum,
     Rescale,
     Rounding,
     Sub,
+    Table,
 )
 
 SIZES = (1, 3, 4, 5, 8, 15, 16, 17, 31, 33, 64)
@@ -177,6 +179,13 @@ VECTOR_CASES |= {
         "vec_avg_pool_long": lambda n: unary(n, AvgPool2D((2, 300), (1, 1)), (1, 2, 300, 3)),
         "vec_max_pool_17": lambda n: unary(n, MaxPool2D((3, 3), (2, 2), (1, 1, 1, 1)), (2, 7, 8, 17)),
         "vec_max_pool_clamped": lambda n: unary(n, MaxPool2D((2, 3), (1, 2), qmin=-3, qmax=5), (1, 4, 9, 64)),
+        "vec_reduce_rows": lambda n: unary(n, ReduceSum((1, 2), 3, Rescale((1 << 30,), (-6,), 0, 5, D)), (2, 5, 3, 7)),
+        "vec_reduce_last": lambda n: unary(
+            n, ReduceSum((3,), -128, Rescale((1 << 30,), (-5,), 0, -128)), (1, 4, 3, 37)
+        ),
+        "vec_reduce_apart": lambda n: unary(n, ReduceSum((0, 2), 1, Rescale((1 << 30,), (-5,))), (3, 4, 3)),
+        "vec_reduce_loud": lambda n: unary(n, ReduceSum((1,), 1, Rescale((1 << 30,), (1,), 0, 9, D)), (3, 2, 5)),
+        "vec_table_tail": lambda n: unary(n, Table(), (1, 3, 11), I8, (ints(rng(n), (256,)),)),
         "vec_pad_rows": lambda n: unary(n, Pad(((0, 0), (2, 1), (0, 0), (0, 0)), -128), (2, 3, 5, 7)),
         "vec_pad_image": lambda n: unary(n, Pad(((0, 0), (0, 1), (1, 0), (0, 0)), 5), (2, 3, 9, 33)),
         "vec_pad_last": lambda n: unary(n, Pad(((0, 0), (1, 2)), -1), (4, 21)),

@@ -14,6 +14,11 @@ from bitship.passes.stage import Geometry, Halo, Stage, geometry, splits
 STRIP_ROWS = (1, 2, 4, 8, 16)
 TILE_GRIDS = ((2, 1), (2, 2), (3, 1), (3, 3), (4, 1), (4, 4), (5, 5), (6, 6), (8, 8))
 
+EXACT_TRIES, EXACT_REACH = (
+    8,
+    1.3,
+)  # schedules planned exactly where first fit is over the budget, and by how much at most
+
 # Instructions, for choosing between schedules alone: what a call, a tensor's step and a moved byte add; per MAC.
 _CALL, _STEP, _BYTE, _MAC = 90.0, 25.0, 0.3, 1.5
 
@@ -32,7 +37,7 @@ class Option:
     """A schedule and what it needs.
 
     stage     None: every node whole
-    arena     bytes, planned
+    arena     bytes, planned; optimal  whether it is known that no plan of this schedule needs fewer
     macs      of one inference, halo included
     overhead  instructions that the schedule adds: estimated, for choosing
     """
@@ -41,6 +46,7 @@ class Option:
     arena: int
     macs: int
     overhead: float
+    optimal: bool = True
 
     @property
     def title(self) -> str:
@@ -63,11 +69,12 @@ def options(graph: Graph, core: Core, streamed: bool = False) -> list[Option]:
             continue
         try:
             g = geometry(graph, stage)
-            peak = lowered.plan(lowered.stage(stage), exact=False)[1].peak
+            made = lowered.plan(lowered.stage(stage), exact=False)[1]
         except UnsupportedError:
             continue
         extra = g.macs - sum(graph.node_macs(n) for n in g.nodes)
-        found.append(Option(stage, peak, graph.macs + extra, extra * _MAC + _added(g)))
+        cost = extra * _MAC + _added(g)
+        found.append(Option(stage, made.peak, graph.macs + extra, cost, made.optimal))
     return found
 
 
@@ -123,12 +130,16 @@ def choose(graph: Graph, core: Core, arena_bytes: int | None, streamed: bool | N
     if not streamed and (arena_bytes is None or lower_calls(graph, core).plan(None)[1].peak <= arena_bytes):
         return None
     found = [o for s in ((False, True) if streamed is None else (streamed,)) for o in options(graph, core, s)]
-    cheapest = pareto(found)
-    if cheapest and arena_bytes is None:
-        return cheapest[-1].stage
-    for option in cheapest:
-        if arena_bytes is not None and option.arena <= arena_bytes:
+    if found and arena_bytes is None:
+        return pareto(found)[-1].stage
+    lowered, tries = lower_calls(graph, core), EXACT_TRIES
+    for option in sorted(found, key=lambda o: (o.overhead, o.arena)):
+        if arena_bytes is None or option.arena <= arena_bytes:
             return option.stage
+        if option.stage and not option.optimal and tries and option.arena <= EXACT_REACH * arena_bytes:
+            tries -= 1
+            if lowered.plan(lowered.stage(option.stage))[1].peak <= arena_bytes:
+                return option.stage
     raise DoesNotFitError(_why(graph, core, found, arena_bytes or 0, streamed))
 
 

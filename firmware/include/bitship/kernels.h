@@ -376,6 +376,15 @@ struct bitship_dsp_conv2d {
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                        void *scratch, int32_t scratch_bytes, void *out);
 
+/* x [4 * quads] int8; out [channels] int8; FLOOR or DOUBLE. */
+struct bitship_dsp_dense {
+    int32_t quads;
+    int32_t channels;
+    int32_t epilogue;
+};
+int bitship_dsp_fully_connected(const struct bitship_dsp_dense *p, const int8_t *x, const void *weights,
+                                int8_t *out);
+
 /* Multiplier 1: out_c is in_c, at least 4; at most 81 taps. scratch: in_c bytes, a row of zero points. */
 int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                                  void *scratch, int32_t scratch_bytes, void *out);
@@ -590,6 +599,29 @@ struct bitship_mve_pad {
     int32_t value;
 };
 int bitship_mve_pad(const struct bitship_mve_pad *p, const int8_t *x, int8_t *out);
+
+/* x [outer, extent, inner] int8; out [outer, inner]: the sums and bias, rescaled. */
+struct bitship_mve_reduce {
+    int32_t outer;
+    int32_t extent;
+    int32_t inner;
+    int32_t bias;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t left;
+    int32_t below;
+    int32_t output_zero_point;
+    int32_t qmin;
+    int32_t qmax;
+    int32_t rounding;
+};
+int bitship_mve_reduce_sum(const struct bitship_mve_reduce *p, const int8_t *x, int8_t *out);
+
+/* out[i] = table[x[i] as uint8] */
+struct bitship_mve_table {
+    int32_t size;
+};
+int bitship_mve_table(const struct bitship_mve_table *p, const int8_t *x, const int8_t *table, int8_t *out);
 
 /* cffi: end */
 

@@ -4,23 +4,7 @@
  * exact rescale, takes the place of its arithmetic. A term that is its code times a constant (the larger
  * scale of TFLite's ADD) needs no table.
  */
-#include "mve.h"
-
-/* The assembly reads the fields by their offsets. */
-struct binary {
-    const int8_t *a;
-    const int8_t *b;
-    int8_t *out;
-    int32_t size;          /* 12 */
-    const int32_t *a_term; /* 16: by code as uint8 */
-    const int32_t *b_term; /* 20: the same; NULL: b times b_factor */
-    int32_t b_factor;      /* 24; mul: zero point of b */
-    int32_t zero_point;    /* 28 */
-    int32_t qmin;          /* 32 */
-    int32_t qmax;          /* 36 */
-    int32_t entry[5];      /* 40: 0, multiplier, shift (left shift, below zero) */
-    int32_t a_zero_point;  /* 60: mul */
-};
+#include "binary.h"
 
 #if BITSHIP_MVE
 
@@ -41,7 +25,7 @@ struct binary {
 
 #define WALK(terms, setup, round, q)                                                                           \
     {                                                                                                          \
-        register const struct binary *at __asm__("r0") = d;                                                    \
+        register const struct bitship_mve_terms *at __asm__("r0") = d;                                         \
         __asm__ volatile("ldrd r8, r9, [r0, #28]\n"                                                          \
                          "ldr r7, [r0, #36]\n"                                                               \
                          "vdup.32 q4, r9\n"                                                                  \
@@ -87,32 +71,34 @@ struct binary {
         break;                                                                                               \
     }
 
-static void sum_tables(const struct binary *d, int32_t rounding) { WALKS(TABLES, "") }
-static void sum_linear(const struct binary *d, int32_t rounding) { WALKS(LINEAR, B_FACTOR) }
-static void product(const struct binary *d, int32_t rounding) { WALKS(PRODUCT, A_ZERO_POINT B_FACTOR) }
+static void sum_tables(const struct bitship_mve_terms *d, int32_t rounding) { WALKS(TABLES, "") }
+static void sum_linear(const struct bitship_mve_terms *d, int32_t rounding) { WALKS(LINEAR, B_FACTOR) }
+static void product(const struct bitship_mve_terms *d, int32_t rounding) {
+    WALKS(PRODUCT, A_ZERO_POINT B_FACTOR)
+}
 
 #else
 
-static void put(const struct binary *d, int32_t rounding, int32_t i, uint32_t value) {
+static void put(const struct bitship_mve_terms *d, int32_t rounding, int32_t i, uint32_t value) {
     const int8_t clamp[32] = {[0] = (int8_t)d->qmin, [16] = (int8_t)d->qmax};
     const int32_t y = bitship_mve_round((int32_t)value, d->entry, rounding);
     d->out[i] = bitship_mve_narrow(y, d->zero_point, clamp);
 }
 
-static void sum_tables(const struct binary *d, int32_t rounding) {
+static void sum_tables(const struct bitship_mve_terms *d, int32_t rounding) {
     for (int32_t i = 0; i < d->size; i++) {
         put(d, rounding, i, (uint32_t)d->a_term[(uint8_t)d->a[i]] + (uint32_t)d->b_term[(uint8_t)d->b[i]]);
     }
 }
 
-static void sum_linear(const struct binary *d, int32_t rounding) {
+static void sum_linear(const struct bitship_mve_terms *d, int32_t rounding) {
     for (int32_t i = 0; i < d->size; i++) {
         put(d, rounding, i,
             (uint32_t)d->a_term[(uint8_t)d->a[i]] + (uint32_t)d->b[i] * (uint32_t)d->b_factor);
     }
 }
 
-static void product(const struct binary *d, int32_t rounding) {
+static void product(const struct bitship_mve_terms *d, int32_t rounding) {
     for (int32_t i = 0; i < d->size; i++) {
         put(d, rounding, i, (uint32_t)((d->a[i] - d->a_zero_point) * (d->b[i] - d->b_factor)));
     }
@@ -120,24 +106,24 @@ static void product(const struct binary *d, int32_t rounding) {
 
 #endif
 
-static struct binary prepared(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b,
-                              int8_t *out) {
-    const struct binary d = {.a = a,
-                             .b = b,
-                             .out = out,
-                             .size = p->size,
-                             .b_factor = p->b_factor,
-                             .zero_point = p->output_zero_point,
-                             .qmin = p->qmin,
-                             .qmax = p->qmax,
-                             .entry = {0, p->multiplier, p->shift, p->left, p->below},
-                             .a_zero_point = p->a_zero_point};
+static struct bitship_mve_terms prepared(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b,
+                                         int8_t *out) {
+    const struct bitship_mve_terms d = {.a = a,
+                                        .b = b,
+                                        .out = out,
+                                        .size = p->size,
+                                        .b_factor = p->b_factor,
+                                        .zero_point = p->output_zero_point,
+                                        .qmin = p->qmin,
+                                        .qmax = p->qmax,
+                                        .entry = {0, p->multiplier, p->shift, p->left, p->below},
+                                        .a_zero_point = p->a_zero_point};
     return d;
 }
 
 int bitship_mve_add(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b,
                     const int32_t *a_term, const int32_t *b_term, int8_t *out) {
-    struct binary d = prepared(p, a, b, out);
+    struct bitship_mve_terms d = prepared(p, a, b, out);
     d.a_term = a_term;
     d.b_term = b_term;
     sum_tables(&d, p->rounding);
@@ -146,14 +132,14 @@ int bitship_mve_add(const struct bitship_mve_binary *p, const int8_t *a, const i
 
 int bitship_mve_add_linear(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b,
                            const int32_t *a_term, int8_t *out) {
-    struct binary d = prepared(p, a, b, out);
+    struct bitship_mve_terms d = prepared(p, a, b, out);
     d.a_term = a_term;
     sum_linear(&d, p->rounding);
     return BITSHIP_OK;
 }
 
 int bitship_mve_mul(const struct bitship_mve_binary *p, const int8_t *a, const int8_t *b, int8_t *out) {
-    const struct binary d = prepared(p, a, b, out);
+    const struct bitship_mve_terms d = prepared(p, a, b, out);
     product(&d, p->rounding);
     return BITSHIP_OK;
 }

@@ -42,7 +42,7 @@ static inline void finish(struct job *j, int32_t n, int8_t *out) {
     }
 }
 
-static inline void single(struct job *j, const int8_t *x, int8_t *out) {
+static inline void finish_alone(struct job *j, const int8_t *x, int8_t *out) {
     j->row.x = x;
     j->row.out = out;
     bitship_mve_row(&j->row);
@@ -90,7 +90,7 @@ static void windows(struct job *j, const int8_t *image, int32_t count, int8_t *o
     const int8_t *from = image;
     int32_t y = -1, x = width - 1, top = 0, last = 0;
     for (; count > 0; count -= 4, out += 4 * (ptrdiff_t)p->out_c) {
-        const int32_t n = count < 4 ? count : 4;
+        const int32_t n = bitship_mve_min(count, 4);
         const int alone = few(j, n);
         if (x + 1 >= before && x + 4 < last && n == 4) { /* four side by side, all their taps inside */
             from += hop;
@@ -143,7 +143,7 @@ static void windows(struct job *j, const int8_t *image, int32_t count, int8_t *o
             if (padded) {
                 bitship_mve_spread_short_rows(to, patch, rows, row, row);
             } else if (alone) {
-                single(j, patch, out + i * (ptrdiff_t)p->out_c);
+                finish_alone(j, patch, out + i * (ptrdiff_t)p->out_c);
             } else if (deep) {
                 bitship_mve_spread(to, patch, depth);
             }
@@ -169,10 +169,10 @@ static void pixels(struct job *j, const int8_t *x, int32_t count, int8_t *out) {
         j->b.blocks = 1;
     }
     for (; count > 0; count -= 4, x += 4 * depth, out += 4 * (ptrdiff_t)j->p->out_c) {
-        const int32_t n = count < 4 ? count : 4;
+        const int32_t n = bitship_mve_min(count, 4);
         if (few(j, n)) {
             for (int32_t i = 0; i < n; i++) {
-                single(j, x + i * depth, out + i * (ptrdiff_t)j->p->out_c);
+                finish_alone(j, x + i * depth, out + i * (ptrdiff_t)j->p->out_c);
             }
             break;
         }

@@ -2,8 +2,6 @@
  * row of zero points. */
 #include "depthwise.h"
 
-#define NINE 9
-
 /* Where a row of output pixels stands. */
 struct row {
     const struct bitship_mve_window *p;
@@ -20,19 +18,22 @@ static inline int32_t down(const struct bitship_mve_window *p) { return p->dilat
 /* One pixel, some of its taps in the padding. */
 static void edge(const struct row *r, struct bitship_mve_taps *t, int32_t x) {
     const struct bitship_mve_window *p = r->p;
-    const int32_t left = x * p->stride_w - p->pad_left;
+    const int32_t left = x * p->stride_w - p->pad_left, apart = across(p), columns = p->kernel_w;
+    const int32_t before = left < 0 ? (p->dilation_w - 1 - left) / p->dilation_w : 0;
+    const int32_t room = p->in_w - 1 - left, within = room < 0 ? 0 : room / p->dilation_w + 1;
+    const int32_t after = within < columns ? within : columns;
     const int8_t *line = r->line + (ptrdiff_t)x * p->stride_w * p->in_c;
     const int nine = p->together > 0;
     int32_t at = 0;
     for (int32_t i = 0, y = r->top; i < p->kernel_h; i++, y += p->dilation_h, line += down(p)) {
+        const int inside = y >= 0 && y < p->in_h;
         const int8_t *tap = line;
-        for (int32_t j = 0, c = left; j < p->kernel_w; j++, c += p->dilation_w, tap += across(p), at++) {
-            const int inside = y >= 0 && y < p->in_h && c >= 0 && c < p->in_w;
-            const int8_t *found = inside ? tap : r->zero_points;
+        for (int32_t j = 0; j < columns; j++, tap += apart) {
+            const int8_t *const from = inside && j >= before && j < after ? tap : r->zero_points;
             if (nine) {
-                t->tap[at] = found;
+                t->tap[at++] = from;
             } else {
-                r->offset[at] = (int32_t)(found - t->base);
+                r->offset[at++] = (int32_t)(from - t->base);
             }
         }
     }

@@ -24,6 +24,8 @@
  * general roundings a left shift and what to add below zero. */
 #define BITSHIP_MVE_ENTRY(rounding) ((rounding) >= BITSHIP_MVE_SINGLE_ANY ? 5 : 3)
 
+static inline int32_t bitship_mve_min(int32_t a, int32_t b) { return a < b ? a : b; }
+
 /* Copy n bytes, 16 at a time. */
 static inline void bitship_mve_copy(int8_t *to, const int8_t *from, int32_t n) {
 #if BITSHIP_MVE
@@ -68,8 +70,6 @@ static inline const int8_t *bitship_mve_clamp(int32_t qmin, int32_t qmax, int8_t
     return room;
 }
 
-#if !BITSHIP_MVE
-
 /* The epilogue of one sum, as the vector instructions have it. */
 static inline int32_t bitship_mve_round(int32_t sum, const int32_t *entry, int32_t rounding) {
     int64_t v = (int32_t)((uint32_t)sum + (uint32_t)entry[0]);
@@ -91,7 +91,5 @@ static inline int8_t bitship_mve_narrow(int32_t y, int32_t zero_point, const int
     const int64_t v = (int64_t)y + zero_point;
     return (int8_t)(v < lo ? lo : v > hi ? hi : v);
 }
-
-#endif
 
 #endif

@@ -17,6 +17,8 @@ FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
     ops.Sub: elementwise.total,
     ops.Mul: elementwise.product,
     ops.Pad: elementwise.pad,
+    ops.ReduceSum: elementwise.reduce_sum,
+    ops.Table: elementwise.table,
 }
 
 # Function without its prefix to the sources it needs, relative to firmware/src.
@@ -27,5 +29,14 @@ FILES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("mve_add", "mve_add_linear", "mve_mul"), ("mve/binary.c",)),
     **dict.fromkeys(("mve_avg_pool2d", "mve_max_pool2d"), ("mve/pool.c",)),
     "mve_pad": ("mve/layout.c",),
+    "mve_reduce_sum": ("mve/reduce.c",),
+    "mve_table": ("mve/table.c",),
 }
-HEADERS: tuple[str, ...] = ("mve/block.h", "mve/dense.h", "mve/depthwise.h", "mve/gather.h", "mve/mve.h")
+HEADERS: tuple[str, ...] = (
+    "mve/binary.h",
+    "mve/block.h",
+    "mve/dense.h",
+    "mve/depthwise.h",
+    "mve/gather.h",
+    "mve/mve.h",
+)

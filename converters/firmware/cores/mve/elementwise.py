@@ -21,21 +21,17 @@ def _alike(graph: Graph, node: Node) -> bool:
     return out.dtype is DType.INT8 and all(graph.types[i] == out for i in node.inputs)
 
 
-def _params(r: ops.Rescale | None, size: int, a_zero_point: int, b_factor: int) -> CStruct | None:
+def _params(name: str, r: ops.Rescale | None, **fields: int) -> CStruct | None:
+    """Return a struct of these fields and a rescale of one factor; None where there is none."""
     found = epilogue(r, 1) if r is not None and not r.per_channel else None
     if r is None or found is None:
         return None
     entry = [int(column[0]) for column in found.columns]
-    m, shift, left, below = (*entry, 0, 0)[:4]
+    names = ("multiplier", "shift", "left", "below")
     return struct(
-        "mve_binary",
-        size=size,
-        a_zero_point=a_zero_point,
-        b_factor=b_factor,
-        multiplier=m,
-        shift=shift,
-        left=left,
-        below=below,
+        name,
+        **fields,
+        **dict(zip(names, (*entry, 0, 0), strict=False)),
         output_zero_point=r.output_zero_point,
         qmin=r.qmin,
         qmax=r.qmax,
@@ -68,7 +64,8 @@ def total(graph: Graph, node: Node) -> Call | None:
             names.reverse()
             terms.reverse()
     out = graph.types[node.output]
-    params = _params(op.requant, out.size, 0, factor or 0) if _alike(graph, node) else None
+    fields = {"size": out.size, "b_factor": factor or 0}
+    params = _params("mve_binary", op.requant, **fields) if _alike(graph, node) else None
     if params is None:
         return None
     at = elementwise_distance(out.size, 1, 1, 0)
@@ -84,7 +81,8 @@ def product(graph: Graph, node: Node) -> Call | None:
     op = node.op
     assert isinstance(op, ops.Mul)
     out = graph.types[node.output]
-    params = _params(op.requant, out.size, op.a_zero_point, op.b_zero_point) if _alike(graph, node) else None
+    fields = {"size": out.size, "a_zero_point": op.a_zero_point, "b_factor": op.b_zero_point}
+    params = _params("mve_binary", op.requant, **fields) if _alike(graph, node) else None
     if params is None:
         return None
     at = elementwise_distance(out.size, 1, 1, 0)
@@ -113,3 +111,30 @@ def pad(graph: Graph, node: Node) -> Call | None:
         value=op.value,
     )
     return Call("bitship_mve_pad", params, node.inputs, node.output)
+
+
+def reduce_sum(graph: Graph, node: Node) -> Call | None:
+    """A sum along neighbouring axes of int8."""
+    op = node.op
+    assert isinstance(op, ops.ReduceSum)
+    x = graph.types[node.inputs[0]]
+    axes = [i for i in sorted(op.axes) if x.shape[i] != 1] or sorted(op.axes)[:1]
+    if x.dtype is not DType.INT8 or not axes or prod(x.shape[axes[0] : axes[-1] + 1]) != prod(x.shape[i] for i in axes):
+        return None
+    extent = prod(x.shape[i] for i in axes)
+    bias = -op.input_zero_point * extent
+    if extent >= 1 << 23 or abs(bias) >= 1 << 31:
+        return None
+    fields = {"outer": prod(x.shape[: axes[0]]), "extent": extent, "inner": prod(x.shape[axes[-1] + 1 :]), "bias": bias}
+    params = _params("mve_reduce", op.requant, **fields)
+    return None if params is None else Call("bitship_mve_reduce_sum", params, node.inputs, node.output)
+
+
+def table(graph: Graph, node: Node) -> Call | None:
+    """A function of one code, int8 to int8."""
+    out, values = graph.types[node.output], graph.constants.get(node.inputs[1])
+    if graph.types[node.inputs[0]].dtype is not DType.INT8 or out.dtype is not DType.INT8 or values is None:
+        return None
+    operands = (node.inputs[0], Packed(np.roll(values, 128).tobytes()))
+    at = elementwise_distance(out.size, 1, 1, 0)
+    return Call("bitship_mve_table", struct("mve_table", size=out.size), operands, node.output, 0, (at, None))
