@@ -9,15 +9,6 @@
 
 #define CHANNELS 4
 
-/* Blocks [weights, end) of four channels. The assembly reads the fields by their place. */
-struct run {
-    const int8_t *x;
-    const void *weights;
-    const void *end;
-    int8_t *out;
-    int32_t quads;
-};
-
 #if BITSHIP_DSP_ASM
 
 /* r8-r11 sums, r12 and r6 the quad's elements (0, 2) and (1, 3), r2-r5 weights. */
@@ -74,16 +65,16 @@ struct run {
     "add sp, #12\n\t"                                                                                        \
     "pop {r4-r11, pc}\n\t"
 
-__attribute__((naked)) static void run_floor(const struct run *run __attribute__((unused))) {
+__attribute__((naked)) static void run_floor(const struct bitship_dsp_blocks *run __attribute__((unused))) {
     __asm__ volatile(BODY(FLOOR));
 }
-__attribute__((naked)) static void run_double(const struct run *run __attribute__((unused))) {
+__attribute__((naked)) static void run_double(const struct bitship_dsp_blocks *run __attribute__((unused))) {
     __asm__ volatile(BODY(DOUBLE));
 }
 
 #else
 
-static inline void blocks(const struct run *run, int32_t epilogue) {
+static inline void blocks(const struct bitship_dsp_blocks *run, int32_t epilogue) {
     const uint8_t *w = (const uint8_t *)run->weights;
     int8_t *out = run->out;
     while (w != (const uint8_t *)run->end) {
@@ -106,23 +97,24 @@ static inline void blocks(const struct run *run, int32_t epilogue) {
     }
 }
 
-static void run_floor(const struct run *run) { blocks(run, BITSHIP_DSP_FLOOR); }
-static void run_double(const struct run *run) { blocks(run, BITSHIP_DSP_DOUBLE); }
+static void run_floor(const struct bitship_dsp_blocks *run) { blocks(run, BITSHIP_DSP_FLOOR); }
+static void run_double(const struct bitship_dsp_blocks *run) { blocks(run, BITSHIP_DSP_DOUBLE); }
 
 #endif
 
 int bitship_dsp_fully_connected(const struct bitship_dsp_dense *p, const int8_t *x, const void *weights,
                                 int8_t *out) {
-    void (*const kernel)(const struct run *) = p->epilogue == BITSHIP_DSP_FLOOR ? run_floor : run_double;
+    void (*const kernel)(const struct bitship_dsp_blocks *) =
+        p->epilogue == BITSHIP_DSP_FLOOR ? run_floor : run_double;
     const int32_t block = CHANNELS * 4 * (1 + p->quads + 3), whole = p->channels / CHANNELS;
     const uint8_t *const end = (const uint8_t *)weights + (ptrdiff_t)whole * block;
     if (whole > 0) {
-        const struct run run = {x, weights, end, out, p->quads};
+        const struct bitship_dsp_blocks run = {x, weights, end, out, p->quads};
         kernel(&run);
     }
     if (p->channels % CHANNELS != 0) {
         int8_t last[CHANNELS];
-        const struct run run = {x, end, end + block, last, p->quads};
+        const struct bitship_dsp_blocks run = {x, end, end + block, last, p->quads};
         kernel(&run);
         memcpy(out + (ptrdiff_t)whole * CHANNELS, last, (size_t)(p->channels % CHANNELS));
     }

@@ -59,6 +59,16 @@ struct bitship_dsp_eight {
  * time. */
 void bitship_dsp_eight(const struct bitship_dsp_eight *run, int32_t epilogue);
 
+/* Blocks [weights, end) of four channels of one row (dense.c). The assembly reads the fields by their place.
+ */
+struct bitship_dsp_blocks {
+    const int8_t *x;
+    const void *weights;
+    const void *end;
+    int8_t *out;
+    int32_t quads;
+};
+
 /* Bytes of packed weights per channel. */
 static inline int32_t bitship_dsp_channel_bytes(int32_t quads, int32_t weights, int32_t epilogue) {
     return 4 + (weights == BITSHIP_DSP_HALVES ? 8 : 4) * quads + (epilogue == BITSHIP_DSP_RAW ? 0 : 12);
