@@ -11,13 +11,12 @@ from pathlib import Path
 import msgspec
 
 from bitship.converters.base import Conversion
-from bitship.converters.firmware import build as firmware
 from bitship.converters.firmware.convert import write_package
 from bitship.converters.firmware.cores import Core, lower_for
 from bitship.converters.firmware.program import Foreign, Lowered, Program, assemble
 from bitship.converters.tvm import build
 from bitship.converters.tvm.dispatch import Site, lower_node
-from bitship.converters.tvm.isa import Isa, of_target
+from bitship.converters.tvm.isa import BARE_PRODUCTS, Isa, of_target
 from bitship.converters.tvm.lower import Kernels
 from bitship.converters.tvm.tir import Function
 from bitship.errors import UnsupportedError
@@ -33,6 +32,7 @@ _OWN = (
     *(ops.Concat, ops.Slice, ops.Pad, ops.Transpose, ops.Gather),  # bytes moved, or left in place by the plan
     *(ops.LayerNorm, ops.RmsNorm, ops.ILayerNorm),  # their lowering takes a root in floating point
 )
+_PRODUCTS = (ops.Conv2D, ops.FullyConnected)
 _NO_PARAMS = CStruct("none", ())
 
 
@@ -44,7 +44,7 @@ def convert(graph: Graph, target: Target, out: Path, version: str) -> Conversion
     verify(graph)
     isa = of_target(target)
     kernels = Kernels()
-    program = assemble(graph, lower_bare(simplify(graph), isa, kernels), regions=firmware.regions(target))
+    program = assemble(graph, lower_bare(simplify(graph), isa, kernels))  # one arena: a vector may be read past its end
     with tempfile.TemporaryDirectory(prefix="bitship-tvm-") as folder:
         path = Path(folder) / OBJECT
         build.compile_kernels(kernels.functions, isa, path)
@@ -67,7 +67,8 @@ def lower_bare(graph: Graph, isa: Isa, kernels: Kernels) -> Lowered:
         known = tuple(Operand(graph.types[n], ranges[n], graph.constants.get(n)) for n in node.inputs)
         if not isinstance(node.op, _OWN):
             try:
-                lower_node(Site(fn, isa, node, known, graph.types[node.output]))
+                level = BARE_PRODUCTS.get(isa.name, isa) if isinstance(node.op, _PRODUCTS) else isa
+                lower_node(Site(fn, level, node, known, graph.types[node.output]))
                 return tuple(_calls(node, fn, kernels, target))
             except UnsupportedError:
                 pass

@@ -5,7 +5,7 @@ way; ``unpaired`` brings them into rows.
 """
 
 from bitship.converters.tvm.isa import Isa
-from bitship.converters.tvm.tir import Expr, Function, const, intrinsic, shuffle
+from bitship.converters.tvm.tir import Expr, Function, bits, const, intrinsic, shuffle
 
 
 def dot(fn: Function, isa: Isa, acc: Expr, x: Expr, w: Expr) -> Expr:
@@ -26,6 +26,11 @@ def dot(fn: Function, isa: Isa, acc: Expr, x: Expr, w: Expr) -> Expr:
         zero = const(0, "int32", 4)
         pairs = [fn.let(_smmla(zero, _part(fn, x, h), _part(fn, w, h))) for h in (0, 1)]
         return acc + fn.let(shuffle(pairs, (0, 1, 4, 5)))
+    if isa.dot == "smlad":
+        return intrinsic("int32", "llvm.arm.smlad", bits(x, "int32"), bits(w, "int32"), acc)
+    if isa.dot == "vmladava":
+        plain = const(0, "int32")  # signed, added, in order
+        return intrinsic("int32", "llvm.arm.mve.vmldava", plain, plain, plain, acc, x, w)
     product = intrinsic(f"int16x{2 * n}", f"llvm.aarch64.neon.smull.v{2 * n}i16", x, w)
     return acc + intrinsic(i32, f"llvm.aarch64.neon.saddlp.v{n}i32.v{2 * n}i16", product)
 

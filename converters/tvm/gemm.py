@@ -363,6 +363,8 @@ class Micro:
     def _broadcast(self, index: Expr) -> Expr:
         """Return k_step activations repeated in every lane, as the dot instruction takes them."""
         k, isa = self.k, self.k.isa
+        if isa.lanes == 1:
+            return k.x.load(index, isa.k_step)
         group = isa.k_step * np.dtype(isa.element).itemsize * 8
         word = bits(k.x.load(index, isa.k_step), f"int{group}")
         a = splat(word, isa.lanes)

@@ -153,15 +153,24 @@ LEVELS: dict[str, Isa] = {
 }
 
 
-# Levels of bare Cortex-M cores: loops only, which LLVM compiles for the core.
+def _bare(name: str, triple: str, attrs: tuple[str, ...], lanes: int, dot: str, step: int, element: str) -> Isa:
+    abi = "hard" if triple.endswith("hf") else "soft"
+    return Isa(name, "arm", triple, name, attrs, (), lanes, dot, step, element, registers=4, float_abi=abi)
+
+
+_M, _HELIUM = "thumbv7em-none-eabi", ("thumbv8.1m.main-none-eabihf", ("+mve",))
+
+# Levels of bare Cortex-M cores. A dot instruction there adds into one register of the core, so products have one lane;
+# everything else on a Cortex-M55 has the four of its vectors.
 BARE: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("cortex-m4", "arm", "thumbv7em-none-eabi", "cortex-m4", (), (), 1, float_abi="soft"),
-        Isa("cortex-m7", "arm", "thumbv7em-none-eabi", "cortex-m7", (), (), 1, float_abi="soft"),
-        Isa("cortex-m55", "arm", "thumbv8.1m.main-none-eabihf", "cortex-m55", ("+mve",), (), 4, float_abi="hard"),
+        _bare("cortex-m4", _M, (), 1, "smlad", 2, "int16"),
+        _bare("cortex-m7", _M, (), 1, "smlad", 2, "int16"),
+        _bare("cortex-m55", *_HELIUM, 4, "", 0, "int8"),
     )
 }
+BARE_PRODUCTS: dict[str, Isa] = {"cortex-m55": _bare("cortex-m55", *_HELIUM, 1, "vmladava", 16, "int8")}
 
 
 def of_target(target: Target) -> Isa:

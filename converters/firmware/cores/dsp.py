@@ -40,6 +40,7 @@ FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
 _CONV2D = ("dsp/conv2d.c", "dsp/dot.c", "dsp/patch.c")
 FILES: dict[str, tuple[str, ...]] = {
     "dsp_conv2d": _CONV2D,
+    "dsp_fully_connected": ("dsp/dense.c",),
     **dict.fromkeys(("dsp_matmul", "dsp_softmax_matmul"), (*_CONV2D, "dsp/matmul.c", "attention.c")),
     "dsp_depthwise_conv2d": ("dsp/depthwise.c",),
     **dict.fromkeys(("dsp_sum", "dsp_sum16", "dsp_sum_tables", "dsp_mul"), ("dsp/elementwise.c",)),

@@ -376,6 +376,15 @@ struct bitship_dsp_conv2d {
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                        void *scratch, int32_t scratch_bytes, void *out);
 
+/* x [4 * quads] int8; out [channels] int8; FLOOR or DOUBLE. */
+struct bitship_dsp_dense {
+    int32_t quads;
+    int32_t channels;
+    int32_t epilogue;
+};
+int bitship_dsp_fully_connected(const struct bitship_dsp_dense *p, const int8_t *x, const void *weights,
+                                int8_t *out);
+
 /* Multiplier 1: out_c is in_c, at least 4; at most 81 taps. scratch: in_c bytes, a row of zero points. */
 int bitship_dsp_depthwise_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                                  void *scratch, int32_t scratch_bytes, void *out);

@@ -77,7 +77,7 @@ static void run_flat(struct job *job, const int8_t *x, uint32_t *patch) {
     for (int32_t left = job->p->batch * job->p->out_h * job->p->out_w; left > 0; left -= pixels) {
         pixels = block(left);
         if (pixels == 1) {
-            bitship_dsp_gather1(job->p, &job->order, x, 0, 0, 1, patch);
+            bitship_dsp_gather_flat(&job->order, x, patch);
         } else {
             const int8_t *from[PIXELS] = {x, x + c, x + 2 * c, x + (pixels - 1) * c};
             bitship_dsp_gather4(job->p, &job->order, from, patch);
@@ -155,27 +155,32 @@ static void run_image(struct job *job, const int8_t *image, uint32_t *patch) {
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                        void *scratch, int32_t scratch_bytes, void *out) {
     const struct bitship_dsp_order order = bitship_dsp_order(p);
-    const int32_t bytes = bitship_dsp_channel_bytes(order.total, p->weights, p->epilogue);
-    const int32_t room = p->in_w - 1 - (p->kernel_w - 1) * p->dilation_w + p->pad_left;
-    struct job job = {p, order, {0}, NULL, NULL, bytes, p->out_c, 0, 0};
+    const int32_t channel_bytes = bitship_dsp_channel_bytes(order.total, p->weights, p->epilogue);
+    int32_t pixel_bytes = p->out_c;
     (void)scratch_bytes;
     if (p->epilogue == BITSHIP_DSP_RAW) {
-        job.pixel_bytes *= bitship_item_bytes(bitship_finish_dtype(p->requant));
+        pixel_bytes *= bitship_item_bytes(bitship_finish_dtype(p->requant));
     } else if (p->epilogue == BITSHIP_DSP_WIDE) {
-        job.pixel_bytes *= 2;
+        pixel_bytes *= 2;
     }
-    job.dot4 = bitship_dsp_dot4(p->weights, p->epilogue);
-    job.dot1 = bitship_dsp_dot1(p->weights, p->epilogue);
-    job.run.patch = (const uint32_t *)scratch;
-    job.run.weights = weights;
-    job.run.end = (const uint8_t *)weights + (ptrdiff_t)p->out_c * bytes;
-    job.run.out = out;
-    job.run.step = job.pixel_bytes;
-    job.run.quads = order.total;
+    struct job job = {
+        .p = p,
+        .order = order,
+        .run = {(const uint32_t *)scratch, weights,
+                (const uint8_t *)weights + (ptrdiff_t)p->out_c * channel_bytes, out, pixel_bytes, 0,
+                order.total},
+        .dot4 = bitship_dsp_dot4(p->weights, p->epilogue),
+        .dot1 = bitship_dsp_dot1(p->weights, p->epilogue),
+        .channel_bytes = channel_bytes,
+        .pixel_bytes = pixel_bytes,
+        .first = 0,
+        .last = 0,
+    };
     if (flat(p)) {
         run_flat(&job, x, (uint32_t *)scratch);
         return BITSHIP_OK;
     }
+    const int32_t room = p->in_w - 1 - (p->kernel_w - 1) * p->dilation_w + p->pad_left;
     job.first = (p->pad_left + p->stride_w - 1) / p->stride_w;
     job.last = room < 0 ? 0 : bitship_min(p->out_w, room / p->stride_w + 1);
     for (int32_t b = 0; b < p->batch; b++) {

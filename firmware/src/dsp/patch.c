@@ -91,6 +91,27 @@ static void segment(const struct bitship_dsp_order *order, const int8_t *from, i
     }
 }
 
+/* The same for at most four bytes in all, as of three channels' 3x3 windows: a quad straight from its bytes.
+ */
+static void gather_quad(const struct bitship_dsp_conv2d *p, const struct bitship_dsp_order *order,
+                        const int8_t *const *from, uint32_t *patch) {
+    ptrdiff_t at[4] = {0, 0, 0, 0}; /* where there are fewer the weight is 0 */
+    int32_t k = 0;
+    for (int32_t i = 0; i < p->kernel_h; i++) {
+        for (int32_t j = 0; j < order->across * order->rest; j++) {
+            const int32_t tap = j / order->rest, c = j % order->rest;
+            at[k++] = ((ptrdiff_t)i * p->dilation_h * p->in_w + tap * p->dilation_w) * p->in_c +
+                      order->quads * 4 + c;
+        }
+    }
+    patch += order->tail * 8;
+    for (int32_t pixel = 0; pixel < 4; pixel++, patch++) {
+        const int8_t *x = from[pixel];
+        patch[0] = bitship_pair(x[at[0]], x[at[2]]);
+        patch[4] = bitship_pair(x[at[1]], x[at[3]]);
+    }
+}
+
 /* The bytes left of every segment, through a small buffer for each pixel. */
 static void gather_rest(const struct bitship_dsp_conv2d *p, const struct bitship_dsp_order *order,
                         const int8_t *const *from, uint32_t *patch) {
@@ -137,7 +158,9 @@ void bitship_dsp_gather4(const struct bitship_dsp_conv2d *p, const struct bitshi
                     p->dilation_w * p->in_c - order->quads * 4);
         }
     }
-    if (order->rest > 0) {
+    if (order->rest * order->across * p->kernel_h <= 4 && order->rest > 0) {
+        gather_quad(p, order, from, patch);
+    } else if (order->rest > 0) {
         gather_rest(p, order, from, patch);
     }
 }
@@ -165,4 +188,8 @@ void bitship_dsp_gather1(const struct bitship_dsp_conv2d *p, const struct bitshi
                     pixels, patch);
         }
     }
+}
+
+void bitship_dsp_gather_flat(const struct bitship_dsp_order *order, const int8_t *from, uint32_t *patch) {
+    segment(order, from, 0, 0, order->segment, 1, patch);
 }

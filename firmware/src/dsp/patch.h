@@ -37,4 +37,7 @@ void bitship_dsp_gather4(const struct bitship_dsp_conv2d *p, const struct bitshi
 void bitship_dsp_gather1(const struct bitship_dsp_conv2d *p, const struct bitship_dsp_order *order,
                          const int8_t *image, int32_t top, int32_t left, int32_t pixels, uint32_t *patch);
 
+/* Gather the patch of one pixel that is a pixel of the image. */
+void bitship_dsp_gather_flat(const struct bitship_dsp_order *order, const int8_t *from, uint32_t *patch);
+
 #endif
