@@ -152,7 +152,7 @@ def test_a_killed_export_leaves_nothing_visible_and_the_next_one_sweeps(tmp_path
 
 
 def test_an_unknown_target_and_a_converter_not_for_it_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=r"target 'mps2-an368': unknown; nearest: mps2-an385"):
+    with pytest.raises(TargetError, match=r"target 'mps2-an368': unknown; nearest: mps2-an386"):
         bitship.export(graph(), "mps2-an368", tmp_path / "p")
     with pytest.raises(TargetError, match="converter 'tvm' is not for it; allowed: firmware"):
         bitship.export(graph(), "mps2-an385", tmp_path / "p", ConverterName.TVM)
