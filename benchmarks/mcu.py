@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ import numpy as np
 from benchmarks.mcu_rivals import PATCHED, RIVALS
 from benchmarks.mobilenet import integer_graph
 from benchmarks.models import MODELS, data_folder, inputs
-from bitship import targets
+from bitship import converters, targets
 from bitship.converters.firmware import FirmwareConverter
 from bitship.device.qemu import QemuDevice
 from bitship.errors import BitshipError, DoesNotFitError
@@ -31,6 +32,7 @@ from bitship.graph.ops import Conv2D, Rescale, Table
 from bitship.loading import load
 from bitship.package import golden_inputs
 from bitship.passes.plan import plan
+from bitship.targets import ConverterName
 
 M4, M55 = "mps2-an386", "mps3-an547"
 OTHER_CORES = ("microbit", "mps2-an385", "mps2-an500", "qemu-rv32imc")
@@ -39,7 +41,7 @@ FEW = ("Autoencoder (AD)", "DS-CNN (KWS)", "ResNet8 (IC)", "MobileNetV1-0.25 (VW
 
 @dataclass(frozen=True)
 class Job:
-    """One image to build and run. ram, streamed: as of ``bitship export``."""
+    """One image to build and run. ram, streamed: as of ``bitship export``; by: whose kernels."""
 
     model: str
     target: str
@@ -47,6 +49,7 @@ class Job:
     rows: list[tuple[Array, ...]]
     ram: int | None = None
     streamed: bool | None = None
+    by: ConverterName = ConverterName.FIRMWARE
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -83,7 +86,10 @@ def measure(job: Job) -> Row:
     with tempfile.TemporaryDirectory(prefix="bitship-") as name:
         folder = Path(name)
         try:
-            made = FirmwareConverter(ram=job.ram, streamed=job.streamed).convert(job.graph, target, folder)
+            if job.by is ConverterName.FIRMWARE:
+                made = FirmwareConverter(ram=job.ram, streamed=job.streamed).convert(job.graph, target, folder)
+            else:
+                made = converters.get(job.by).convert(job.graph, target, folder)
         except DoesNotFitError as e:
             return Row(job.model, job.target, job.graph.macs, why_not=str(e))
         device = QemuDevice(target, 900)
@@ -170,11 +176,20 @@ def _pixel(b: GraphBuilder, x: str) -> str:
     return b.node("y", Conv2D(requant=Rescale((1 << 30,), (1,))), x, w, bias)
 
 
+def compiled(folder: Path, cores: list[str]) -> Iterator[Job]:
+    """Yield small models whose kernels TVM compiles, in the same arena and image."""
+    known = {m.name: m for m in MODELS}
+    for name in FEW:
+        graph = load(folder / known[name].path)
+        for core in (c for c in cores if ConverterName.TVM in targets.load(c).converters):
+            yield Job(f"{name}, TVM", core, graph, rows(graph, folder), by=ConverterName.TVM)
+
+
 def call_cost(target: str, add: Callable[[GraphBuilder, str], str]) -> float:
     """Return the instructions that one more call costs, its op's own work on four elements included."""
 
-    def chain(count: int) -> Graph:
-        b = GraphBuilder(f"chain{count}")
+    def repeated(count: int) -> Graph:
+        b = GraphBuilder(f"calls{count}")
         x = b.input("x", (1, 1, 1, 4), DType.INT8)
         for _ in range(count):
             x = add(b, x)
@@ -182,7 +197,7 @@ def call_cost(target: str, add: Callable[[GraphBuilder, str], str]) -> float:
 
     counts = []
     for n in (10, 50):
-        graph = chain(n)
+        graph = repeated(n)
         found = measure(Job(f"{n} calls", target, graph, golden_inputs(graph, 3))).instructions
         counts.append(found or 0)
     return (counts[1] - counts[0]) / 40
@@ -251,7 +266,7 @@ def show_others(rows: list[Row]) -> None:
         (r.model, r.target, _number(r.instructions), r.arena, r.stack, r.flash, r.why_not.split(";")[0]) for r in rows
     ]
     table(
-        "other cores and a transformer; simulated, bits exact",
+        "other cores, a transformer, and kernels by TVM; simulated, bits exact",
         ["model", "target", "instructions", "arena B", "stack B", "flash B", "why not"],
         shown,
         left=2,
@@ -283,7 +298,7 @@ def main() -> int:
     if args.all:
         tiled = run(patched(folder, cores))
         show_patched(tiled)
-        rest = run(others(folder))
+        rest = run(chain(others(folder), compiled(folder, cores)))
         show_others(rest)
         for core in cores:
             table, conv = call_cost(core, _lookup), call_cost(core, _pixel)

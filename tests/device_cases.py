@@ -92,6 +92,12 @@ _MANY = ((1 << 30, -2), (1431655765, -7), (0, -5), (_LIMIT, -9), (1 << 30, -20),
 DEVICE_CASES: dict[str, Callable[[], Case]] = {
     name: (lambda f=f, name=name: f(name))  # type: ignore[misc]
     for name, f in {
+        "dev_row_4x1": lambda n: fc(n, 1, 4, 1, izp=-7),
+        "dev_row_8x4_double": lambda n: fc(n, 1, 8, 4, izp=-128, rounding=D),
+        "dev_row_12x5_double": lambda n: fc(n, 1, 12, 5, izp=127, rounding=D, per_channel=True),
+        "dev_row_20x7": lambda n: fc(n, 1, 20, 7, izp=3, per_channel=True),
+        "dev_row_68x19_double": lambda n: fc(n, 1, 68, 19, izp=11, rounding=D, per_channel=True),
+        "dev_row_raw": lambda n: fc(n, 1, 16, 6, izp=11, epilogue=False),
         "dev_conv_1ch": lambda n: conv(n, (1, 7, 5, 1), 1, (3, 3), padding=(1, 1, 1, 1), izp=-128),
         "dev_conv_2ch_double": lambda n: conv(n, (1, 5, 7, 2), 3, (2, 2), rounding=D, izp=127, zp=-128),
         "dev_conv_3ch_s2_relu": lambda n: conv(
