@@ -8,6 +8,10 @@ struct row {
     const int8_t *line; /* the first pixel's top left tap, wherever that is */
     const int8_t *zero_points;
     int32_t top;
+    int32_t first_row; /* rows of taps inside the input */
+    int32_t last_row;
+    int32_t first; /* pixels whose columns of taps all lie inside */
+    int32_t last;
     int32_t *offset;
 };
 
@@ -15,30 +19,71 @@ struct row {
 static inline int32_t across(const struct bitship_mve_window *p) { return p->dilation_w * p->in_c; }
 static inline int32_t down(const struct bitship_mve_window *p) { return p->dilation_h * p->in_w * p->in_c; }
 
+/* The taps of a 3x3 kernel, some in the padding: a column of them is walked down unless it lies there. */
+static void find_3x3(const struct row *r, const int8_t *line, int32_t c, const int8_t **tap) {
+    const struct bitship_mve_window *p = r->p;
+    const int8_t *const zero_points = r->zero_points;
+    const int32_t extent = p->in_w, apart = across(p), next = down(p), d = p->dilation_w;
+    const int32_t last = r->last_row, first = r->first_row;
+    const int8_t *left = zero_points, *middle = zero_points, *right = zero_points;
+    int32_t left_step = 0, middle_step = 0, right_step = 0;
+    if (c >= 0 && c < extent) {
+        left = line;
+        left_step = next;
+    }
+    if (c + d >= 0 && c + d < extent) {
+        middle = line + apart;
+        middle_step = next;
+    }
+    if (c + 2 * d >= 0 && c + 2 * d < extent) {
+        right = line + 2 * apart;
+        right_step = next;
+    }
+    for (int32_t i = 0; i < 3; i++, tap += 3) {
+        if (i < first || i >= last) {
+            tap[0] = tap[1] = tap[2] = zero_points;
+            continue;
+        }
+        tap[0] = left;
+        tap[1] = middle;
+        tap[2] = right;
+        left += left_step;
+        middle += middle_step;
+        right += right_step;
+    }
+}
+
 /* One pixel, some of its taps in the padding. */
 static void edge(const struct row *r, struct bitship_mve_taps *t, int32_t x) {
     const struct bitship_mve_window *p = r->p;
-    const int32_t left = x * p->stride_w - p->pad_left, apart = across(p), columns = p->kernel_w;
-    const int32_t before = left < 0 ? (p->dilation_w - 1 - left) / p->dilation_w : 0;
-    const int32_t room = p->in_w - 1 - left, within = room < 0 ? 0 : room / p->dilation_w + 1;
-    const int32_t after = within < columns ? within : columns;
-    const int8_t *line = r->line + (ptrdiff_t)x * p->stride_w * p->in_c;
+    const int32_t apart = across(p), columns = p->kernel_w, rows = p->kernel_h, next = down(p);
+    const int32_t first = r->first_row, last = r->last_row, extent = p->in_w, dilation = p->dilation_w;
+    const int8_t *const zero_points = r->zero_points;
+    const int8_t *line = r->line + (ptrdiff_t)x * p->stride_w * p->in_c + first * next;
+    int32_t c = x * p->stride_w - p->pad_left;
     const int nine = p->together > 0;
-    int32_t at = 0;
-    for (int32_t i = 0, y = r->top; i < p->kernel_h; i++, y += p->dilation_h, line += down(p)) {
-        const int inside = y >= 0 && y < p->in_h;
+    const int three = nine && columns == 3;
+    if (three) {
+        find_3x3(r, line, c, t->tap);
+    }
+    for (int32_t j = three ? columns : 0; j < columns; j++, c += dilation, line += apart) {
+        const int inside = c >= 0 && c < extent;
         const int8_t *tap = line;
-        for (int32_t j = 0; j < columns; j++, tap += apart) {
-            const int8_t *const from = inside && j >= before && j < after ? tap : r->zero_points;
+        for (int32_t i = 0, at = j; i < rows; i++, at += columns) {
+            const int8_t *from = zero_points;
+            if (inside && i >= first && i < last) {
+                from = tap;
+                tap += next;
+            }
             if (nine) {
-                t->tap[at++] = from;
+                t->tap[at] = from;
             } else {
-                r->offset[at++] = (int32_t)(from - t->base);
+                r->offset[at] = (int32_t)(from - t->base);
             }
         }
     }
-    t->blocks = p->in_c / 16;
-    t->tail = p->in_c % 16;
+    t->blocks = p->in_c >> 4;
+    t->tail = p->in_c & 15;
     t->pixels = 1;
     if (nine) {
         bitship_mve_taps_3x3(t);
@@ -59,8 +104,8 @@ static void run_nine(const struct row *r, struct bitship_mve_taps *t, int32_t x,
         const int32_t now = n < together ? n : most; /* whole groups, or what is left of one */
         const int8_t *at = line;
         int32_t i = 0;
-        for (int32_t k = 0, y = r->top; k < p->kernel_h; k++, y += p->dilation_h, at += down(p)) {
-            const int real = inside || (y >= 0 && y < p->in_h);
+        for (int32_t k = 0; k < p->kernel_h; k++, at += down(p)) {
+            const int real = inside || (k >= r->first_row && k < r->last_row);
             const int8_t *tap = real ? at : r->zero_points;
             for (int32_t j = 0; j < p->kernel_w; j++, tap += real ? across(p) : 0) {
                 t->tap[i++] = tap;
@@ -123,14 +168,9 @@ static void run_any(const struct row *r, struct bitship_mve_taps *t, int32_t x, 
 
 static void one_row(const struct row *r, struct bitship_mve_taps *t) {
     const struct bitship_mve_window *p = r->p;
-    const int32_t reach = (p->kernel_w - 1) * p->dilation_w, room = p->in_w - 1 - reach + p->pad_left;
-    int32_t first = (p->pad_left + p->stride_w - 1) / p->stride_w,
-            last = room < 0 ? 0 : room / p->stride_w + 1;
-    const int inside = r->top >= 0 && r->top + (p->kernel_h - 1) * p->dilation_h < p->in_h;
-    last = last < p->out_w ? last : p->out_w;
-    if (first >= last || (!inside && p->together == 0)) {
-        first = last = p->out_w;
-    }
+    const int inside = r->first_row == 0 && r->last_row == p->kernel_h;
+    const int runs = r->first < r->last && (inside || p->together > 0);
+    const int32_t first = runs ? r->first : p->out_w, last = runs ? r->last : p->out_w;
     for (int32_t x = 0; x < first; x++) {
         edge(r, t, x);
     }
@@ -146,6 +186,20 @@ static void one_row(const struct row *r, struct bitship_mve_taps *t) {
     }
 }
 
+/* Taps of a column that lie inside: from `first_row` to `last_row`. */
+static void place(struct row *r, int32_t y) {
+    const struct bitship_mve_window *p = r->p;
+    r->top = y * p->stride_h - p->pad_top;
+    r->first_row = 0;
+    r->last_row = p->kernel_h;
+    while (r->first_row < r->last_row && r->top + r->first_row * p->dilation_h < 0) {
+        r->first_row++;
+    }
+    while (r->last_row > r->first_row && r->top + (r->last_row - 1) * p->dilation_h >= p->in_h) {
+        r->last_row--;
+    }
+}
+
 int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *stream,
                                  void *scratch, int32_t scratch_bytes, int8_t *out) {
     int8_t clamp[2 * BITSHIP_MVE_BYTES], *zero_points = (int8_t *)scratch;
@@ -155,7 +209,13 @@ int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_
                                  .rounding = p->rounding,
                                  .clamp = bitship_mve_clamp(p->qmin, p->qmax, clamp),
                                  .base = x};
-    struct row r = {p, x, zero_points, 0, (int32_t *)(void *)(zero_points + (p->in_c + 15) / 16 * 16)};
+    const int32_t room = p->in_w - 1 - (p->kernel_w - 1) * p->dilation_w + p->pad_left;
+    const int32_t fit = room < 0 ? 0 : room / p->stride_w + 1;
+    struct row r = {.p = p,
+                    .zero_points = zero_points,
+                    .first = (p->pad_left + p->stride_w - 1) / p->stride_w,
+                    .last = fit < p->out_w ? fit : p->out_w,
+                    .offset = (int32_t *)(void *)(zero_points + (p->in_c + 15) / 16 * 16)};
     (void)scratch_bytes;
     t.rounding |= t.clamp != NULL ? 8 : 0;
     t.offset = r.offset;
@@ -163,7 +223,7 @@ int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_
     bitship_mve_fill(zero_points, p->input_zero_point, p->in_c * (p->together > 1 ? p->together : 1));
     for (int32_t b = 0; b < p->batch; b++, x += (ptrdiff_t)p->in_h * p->in_w * p->in_c) {
         for (int32_t y = 0; y < p->out_h; y++) {
-            r.top = y * p->stride_h - p->pad_top;
+            place(&r, y);
             r.line = x + ((ptrdiff_t)r.top * p->in_w - p->pad_left) * p->in_c;
             one_row(&r, &t);
         }
