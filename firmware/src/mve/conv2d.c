@@ -229,7 +229,7 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
         j.b.offset[i] = i * (uint32_t)channels;
     }
     if (p->out_c != channels || ((uintptr_t)out & 3) != 0) {
-        j.wide = j.patch + (direct ? 0 : (pieces > 1 ? pieces * 16 : 0) + 16);
+        j.wide = j.patch + (pieces > 1 ? pieces * 16 : 0) + 16;
         j.b.out = j.wide;
     }
     if (direct) {
