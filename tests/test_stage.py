@@ -14,7 +14,8 @@ from bitship.converters.firmware.cores import Core
 from bitship.errors import UnsupportedError
 from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.ops import Add, Clamp, MaxPool2D, Reshape
-from bitship.passes.stage import Edge, Halo, Stage, geometry, splits
+from bitship.passes.spans import Edge
+from bitship.passes.stage import Halo, Stage, geometry, splits
 from bitship.passes.unroll import unroll
 
 FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"

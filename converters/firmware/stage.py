@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bitship.errors import UnsupportedError
-from bitship.graph import Graph, GraphBuilder, Node, ops
+from bitship.graph import Graph, GraphBuilder, Node
 from bitship.graph.calls import Call, CStruct
 from bitship.passes.place import Slot
 from bitship.passes.plan import ALIGNMENT
-from bitship.passes.stage import Geometry, Halo, Region, Stage, geometry
+from bitship.passes.stage import Geometry, Halo, Stage, geometry
 
 Lower = Callable[[Graph, Node], tuple[Call, ...]]
 
@@ -183,24 +183,9 @@ def _tiles(g: Geometry, cut: frozenset[tuple[str, str]]) -> dict[str, Slot]:
     for i, node in enumerate(g.nodes, 1):
         for name in g.operands(node):
             if (node.output, name) in cut:
-                most = max(needed(g, node, name, tile[node.output]).pixels for tile in g.tiles())
+                most = max(g.needed(node, name, tile[node.output]).pixels for tile in g.tiles())
                 held[cut_name(node.output, name)] = Slot(0, _rounded(most * pixel_bytes(g, name)), i, i)
     return held
-
-
-def needed(g: Geometry, node: Node, tensor: str, out: Region) -> Region:
-    """Return what a node reads of an operand for a region of its output."""
-    (rows, columns), (height, width) = g.axes(node), g.extent(tensor)
-
-    def clamped(v: int, cap: int) -> int:
-        return min(max(v, 0), cap)
-
-    return Region(
-        clamped(out.top * rows.stride - rows.before, height),
-        clamped((out.bottom - 1) * rows.stride - rows.before + rows.extent, height),
-        clamped(out.left * columns.stride - columns.before, width),
-        clamped((out.right - 1) * columns.stride - columns.before + columns.extent, width),
-    )
 
 
 def _cuts(g: Geometry) -> frozenset[tuple[str, str]]:
@@ -209,13 +194,5 @@ def _cuts(g: Geometry) -> frozenset[tuple[str, str]]:
         (node.output, name)
         for node in g.nodes
         for name in g.operands(node)
-        if any(needed(g, node, name, tile[node.output]) != tile[name] for tile in g.tiles())
+        if any(g.needed(node, name, tile[node.output]) != tile[name] for tile in g.tiles())
     )
-
-
-def conv_like(node: Node) -> bool:
-    """Whether a node's calls take a window's parameters."""
-    return isinstance(node.op, (ops.Conv2D, ops.DepthwiseConv2D, ops.AvgPool2D, ops.MaxPool2D))
-
-
-__all__ = ["StageCall", "StageProgram", "cut_name", "lower_stage", "needed", "pixel_bytes", "row_bytes", "tile_name"]

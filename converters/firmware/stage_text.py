@@ -6,7 +6,8 @@ from bitship.converters.firmware.ctext import Constants, invoke, tensor_type, ti
 from bitship.converters.firmware.program import Program
 from bitship.converters.firmware.stage import StageCall, StageProgram, cut_name, pixel_bytes, row_bytes, tile_name
 from bitship.graph import Node
-from bitship.passes.stage import Axis, Edge, Geometry, Halo
+from bitship.passes.spans import Axis, Edge
+from bitship.passes.stage import Geometry, Halo
 
 READ = "model_read_rows read, void *context"
 
@@ -114,13 +115,14 @@ class _StageText:
             f"        if ({out}.to > {out}.from) {{ /* {title(self.p, node)} */",
             f"            const int32_t first = bitship_first_row({out}.from, {axis.stride}, {axis.before});",
         ]
+        held = f"s{self.number(g.operands(node)[0])}"
         for call in calls:
             fields = _sized(call, f"({out}.to - {out}.from) * {g.extent(node.output)[1]}")
             if call.window:
                 fields = [
-                    f"in_h = s{self.number(g.operands(node)[0])}.to - first",
                     f"out_h = {out}.to - {out}.from",
                     f"pad_top = first - ({out}.from * {axis.stride} - {axis.before})",
+                    f"in_h = bitship_rows_in(p.out_h, {axis.stride}, {axis.extent}, p.pad_top, {held}.to - first)",
                 ]
             lines += self.call(node, call, fields, places, "            ")
         return [*lines, "        }"]

@@ -28,6 +28,13 @@ static inline int32_t bitship_first_row(int32_t from, int32_t stride, int32_t be
     return row < 0 ? 0 : row;
 }
 
+/* Rows that are read for so many output rows, of those there are: what lies behind counts as padding. */
+static inline int32_t bitship_rows_in(int32_t out, int32_t stride, int32_t extent, int32_t pad,
+                                      int32_t there) {
+    const int32_t rows = (out - 1) * stride + extent - pad;
+    return rows < there ? rows : there;
+}
+
 static inline int32_t bitship_lower(int32_t a, int32_t b) { return a < b ? a : b; }
 
 /* Begin a step: rows before `base` are dropped, those behind move to the front; rows up to `to` are computed

@@ -58,17 +58,18 @@ def linear(wanted: Ints, qmin: int, qmax: int, a: float, b: float) -> tuple[int,
     x, y = _CODES[:, None], _CODES[None, :]
     near = sorted(product(range(-_NEAR, _NEAR + 1), repeat=2), key=lambda step: (abs(step[0]) + abs(step[1]), step))
     finest = min(int(np.log2((1 << 31) / (128 * (abs(a) + abs(b)) + 128))), 30)
-    for shift, (i, j) in product(range(finest, max(finest - 2, 0), -1), near):
-        p, q = round(a * 2**shift) + i, round(b * 2**shift) + j
-        base = x * p + y * q
-        least = np.where(wanted > qmin, (wanted << shift) - base, -(1 << 40)).max()
-        largest = np.where(wanted < qmax, (wanted + 1 << shift) - 1 - base, 1 << 40).min()
-        offset = int(least + largest) // 2
-        reach = max(abs(int(base.min()) + offset), abs(int(base.max()) + offset), abs(offset) + 128 * abs(q))
-        if reach >= 1 << 31:
-            continue
-        if least <= largest:
-            return p, q, offset, shift
+    for shift in range(finest, max(finest - 2, 0), -1):
+        for i, j in near:
+            p, q = round(a * 2**shift) + i, round(b * 2**shift) + j
+            base = x * p + y * q
+            least = int(np.where(wanted > qmin, (wanted << shift) - base, -(1 << 40)).max())
+            largest = int(np.where(wanted < qmax, (wanted + 1 << shift) - 1 - base, 1 << 40).min())
+            if least - largest > 4 * 128 * _NEAR:  # out of reach of any step
+                break
+            offset = (least + largest) // 2
+            reach = max(abs(int(base.min()) + offset), abs(int(base.max()) + offset), abs(offset) + 128 * abs(q))
+            if least <= largest and reach < 1 << 31:
+                return p, q, offset, shift
     return None
 
 

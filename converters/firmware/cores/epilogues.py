@@ -22,7 +22,8 @@ from bitship.graph.ops import Rescale, Rounding
 
 _WORD = 1 << 32
 _FAR = 22  # a right shift whose thresholds are still computed in int64
-_REACH = 1 << 15  # how much may be added to a bias
+_NEAR = np.stack([np.arange(1 << 15), -np.arange(1 << 15)], 1).reshape(-1)  # what may be added to a bias
+_TRIED = (_NEAR[:64], _NEAR[64:2048], _NEAR[2048:])
 _LIMIT = (1 << 31) - 1
 
 
@@ -153,14 +154,13 @@ def _slack(m: int, right: int, zero_point: int, single: bool) -> tuple[int, int]
 
 def _whole(m: int, constant: int, low: int, high: int) -> tuple[int, int] | None:
     """Return (added, offset): ``offset * 2^32 + added * m`` lies in constant + [low, high]."""
-    near = np.arange(_REACH, dtype=np.int64)
-    tried = np.stack([near, -near], 1).reshape(-1)
-    above = (tried * m - (constant + low)) % _WORD
-    good = np.flatnonzero(above <= high - low)
-    if len(good) == 0:
-        return None
-    added = int(tried[good[0]])
-    return added, (constant + low + int(above[good[0]]) - added * m) // _WORD
+    for tried in _TRIED:
+        above = (tried * m - (constant + low)) % _WORD
+        good = np.flatnonzero(above <= high - low)
+        if len(good):
+            added = int(tried[good[0]])
+            return added, (constant + low + int(above[good[0]]) - added * m) // _WORD
+    return None
 
 
 def _double(r: Rescale, channel: int, lo: int, hi: int) -> _Row | None:

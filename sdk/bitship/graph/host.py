@@ -8,7 +8,7 @@ import numpy as np
 from bitship import kernels
 from bitship.errors import UnsupportedError
 from bitship.graph.base import Array, TensorType
-from bitship.graph.calls import WIDE_TILE, Call, CArray, CStruct, CValue, lower
+from bitship.graph.calls import WIDE_TILE, Call, CArray, CStruct, CValue, Packed, lower
 from bitship.graph.ir import Graph, Node
 from bitship.graph.ops import Reshape
 from bitship.graph.verify import verify
@@ -91,6 +91,17 @@ def _packed(graph: Graph, call: Call, params: Any, level: int, constants: dict[s
     return replace(call, function=function, operands=(*kept, operand), scratch_bytes=scratch, overlap=())
 
 
+def _named(call: Call, constants: dict[str, Array]) -> Call:
+    """Return the call with its packed operands as constants of their own."""
+    operands = list(call.operands)
+    for i, operand in enumerate(operands):
+        if isinstance(operand, Packed):
+            name = operands[i] = f"operand {i} of {call.output}"
+            constants[name] = _aligned(len(operand.data))
+            constants[name][:] = np.frombuffer(operand.data, np.uint8)
+    return replace(call, operands=tuple(operands))
+
+
 def _aligned(size: int) -> Array:
     """Return bytes that start on a cache line."""
     room = np.empty(size + _ALIGN, np.uint8)
@@ -112,7 +123,7 @@ def prepare(graph: Graph, level: int | None = None) -> Program:
     for node in graph.nodes:
         for call in lower(graph, node, WIDE_TILE):
             params = new_struct(ffi, call.params, keep)
-            chosen = _packed(graph, call, params, level, constants) or call
+            chosen = _packed(graph, call, params, level, constants) or _named(call, constants)
             steps.append(_Step(node, getattr(lib, chosen.function), params, chosen))
     last = {name: i for i, step in enumerate(steps) for name in (*step.call.tensors, step.call.output)}
     wanted = {p.name for p in graph.outputs}

@@ -15,6 +15,7 @@ from functools import cached_property
 from bitship.errors import UnsupportedError
 from bitship.graph import Graph, Node, ops
 from bitship.graph.base import Op
+from bitship.passes.spans import POINT, Axis, Edge, Region
 
 _POINTWISE = (
     ops.Rescale,
@@ -53,76 +54,6 @@ class Stage:
     streamed: bool = False
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A window along one axis: taps' extent (dilation included), stride, padding before."""
-
-    extent: int = 1
-    stride: int = 1
-    before: int = 0
-
-
-_POINT = Axis()
-
-
-@dataclass(frozen=True)
-class Edge:
-    """A row (or column) as a function of the step: ``clamp((scale * step + offset) / divisor, 0, cap)``, floored."""
-
-    scale: int
-    offset: int
-    cap: int
-    divisor: int = 1
-
-    def at(self, step: int) -> int:
-        """Return the row at a step."""
-        return min(max(self.scale * step + self.offset, 0) // self.divisor, self.cap)
-
-    def after(self, axis: Axis, cap: int) -> "Edge":
-        """Return how many output rows a window op can compute from operand rows below this edge.
-
-        The edge runs on past the operand's last row: what follows counts as the padding below.
-        """
-        offset = self.offset + (axis.before - axis.extent + axis.stride) * self.divisor
-        return Edge(self.scale, offset, cap, self.divisor * axis.stride)
-
-    def through(self, axis: Axis, extent: int) -> "Edge":
-        """Return one past the last row that a window op reads for output rows below this edge."""
-        more = axis.extent - axis.stride - axis.before
-        cap = min(extent, max(axis.stride * self.cap + more, 0))
-        return Edge(self.scale * axis.stride, self.offset * axis.stride + more, cap)
-
-    def before(self, axis: Axis) -> "Edge":
-        """Return the first row that a window op reads for output rows from this edge on."""
-        offset = self.offset * axis.stride - axis.before
-        return Edge(self.scale * axis.stride, offset, max(self.cap * axis.stride - axis.before, 0))
-
-
-@dataclass(frozen=True)
-class Region:
-    """Rows [top, bottom) and columns [left, right) of a tensor."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @property
-    def height(self) -> int:
-        """Rows."""
-        return self.bottom - self.top
-
-    @property
-    def width(self) -> int:
-        """Columns."""
-        return self.right - self.left
-
-    @property
-    def pixels(self) -> int:
-        """Rows times columns."""
-        return self.height * self.width
-
-
 def window_axes(graph: Graph, node: Node) -> tuple[Axis, Axis] | None:
     """Return the windows along rows and columns of an op that a stage may hold, None for any other op.
 
@@ -137,7 +68,7 @@ def window_axes(graph: Graph, node: Node) -> tuple[Axis, Axis] | None:
         dilation = getattr(op, "dilation", (1, 1))
         return _axis(op, kernel, dilation, 0), _axis(op, kernel, dilation, 1)
     if isinstance(op, ops.Concat) and op.axis == 3:
-        return (_POINT, _POINT) if not any(i in graph.constants for i in node.inputs) else None
+        return (POINT, POINT) if not any(i in graph.constants for i in node.inputs) else None
     if not isinstance(op, _POINTWISE):
         return None
     for name in node.inputs:
@@ -147,7 +78,7 @@ def window_axes(graph: Graph, node: Node) -> tuple[Axis, Axis] | None:
             return None
         if not whole and not isinstance(op, ops.Table) and len(shape) in (2, 3) and set(shape[:-1]) != {1}:
             return None
-    return _POINT, _POINT
+    return POINT, POINT
 
 
 def _kernel(graph: Graph, node: Node) -> tuple[int, int] | None:
@@ -318,6 +249,16 @@ class Geometry:
         """Return what tile (y, x) computes of a tensor."""
         (top, left), (bottom, right) = self.starts[name], self.ends[name]
         return Region(top.at(y), bottom.at(y + 1), left.at(x), right.at(x + 1))
+
+    def needed(self, node: Node, tensor: str, out: Region) -> Region:
+        """Return what a node reads of an operand for a region of its output."""
+        (rows, columns), (height, width) = self.axes(node), self.extent(tensor)
+        return Region(
+            min(max(out.top * rows.stride - rows.before, 0), height),
+            min(max((out.bottom - 1) * rows.stride - rows.before + rows.extent, 0), height),
+            min(max(out.left * columns.stride - columns.before, 0), width),
+            min(max((out.right - 1) * columns.stride - columns.before + columns.extent, 0), width),
+        )
 
     @cached_property
     def rows_held(self) -> Mapping[str, int]:

@@ -4,7 +4,8 @@ import msgspec
 
 from bitship.graph import Graph, GraphBuilder, Node, ops, verify
 from bitship.graph.ops import AnyOp
-from bitship.passes.stage import Axis, Geometry, Halo, Region, Stage, geometry
+from bitship.passes.spans import Axis, Region
+from bitship.passes.stage import Geometry, Halo, Stage, geometry
 
 
 def unroll(graph: Graph, stage: Stage) -> Graph:
@@ -44,21 +45,10 @@ def _run(g: Geometry, b: GraphBuilder, node: Node, operands: dict[str, str], reg
             given.append(name)
             continue
         held = regions[name]
-        need = _needed(g, node, name, out)
+        need = g.needed(node, name, out)
         given.append(_cut(b, operands[name], need, held))
         op = _padded(node.op, need, out, *g.axes(node))
     return b.node(node.output, op, *given)
-
-
-def _needed(g: Geometry, node: Node, name: str, out: Region) -> Region:
-    rows, columns = g.axes(node)
-    height, width = g.extent(name)
-    return Region(
-        max(out.top * rows.stride - rows.before, 0),
-        min((out.bottom - 1) * rows.stride - rows.before + rows.extent, height),
-        max(out.left * columns.stride - columns.before, 0),
-        min((out.right - 1) * columns.stride - columns.before + columns.extent, width),
-    )
 
 
 def _padded(op: AnyOp, need: Region, out: Region, rows: Axis, columns: Axis) -> AnyOp:
