@@ -195,11 +195,10 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
     const int32_t depth = p->kernel_h * p->kernel_w * p->in_c;
     const int32_t pieces = p->padded_rows ? p->kernel_h : (depth + 15) / 16;
     const int32_t channels = (p->out_c + 3) / 4 * 4, count = p->batch * p->out_h * p->out_w;
-    /* One image may have rows below that nothing reads: a strip of a larger one. The scratch memory is the
-     * whole's. */
-    const int rows = p->in_h == p->out_h || (p->batch == 1 && p->in_h > p->out_h);
-    const int direct = p->kernel_h * p->kernel_w * p->stride_h * p->stride_w == 1 && rows &&
-                       p->in_w == p->out_w && p->pad_top + p->pad_left == 0;
+    /* A strip may come with more rows of input than it needs. */
+    const int direct = p->kernel_h * p->kernel_w * p->stride_h * p->stride_w == 1 && p->in_w == p->out_w &&
+                       p->pad_top + p->pad_left == 0 &&
+                       (p->in_h == p->out_h || (p->batch == 1 && p->in_h > p->out_h));
     int8_t clamp[2 * BITSHIP_MVE_BYTES];
     struct job j = {.p = p,
                     .b = {.panel = (const int8_t *)scratch,
@@ -230,7 +229,7 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
         j.b.offset[i] = i * (uint32_t)channels;
     }
     if (p->out_c != channels || ((uintptr_t)out & 3) != 0) {
-        j.wide = j.patch + (direct ? 0 : (pieces > 1 ? pieces * 16 : 0) + 16);
+        j.wide = j.patch + (pieces > 1 ? pieces * 16 : 0) + 16;
         j.b.out = j.wide;
     }
     if (direct) {

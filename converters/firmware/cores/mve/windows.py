@@ -110,7 +110,7 @@ def conv2d(graph: Graph, node: Node) -> Call | None:
         _window(op, x, out, w.shape[1:3], e.rounding, padded_rows=int(padded)),
         (node.inputs[0], panels(rows), table(bias, e, up(len(rows), GROUP))),
         node.output,
-        _scratch(rows, direct),
+        _scratch(rows),
         (_distance(op, x, out, _lag(rows.shape[1], out.shape[2]) if direct else 0), None, None),
     )
 
@@ -127,11 +127,11 @@ def _lag(depth: int, width: int) -> int:
     return int(depth > PIECE and width % 4 != 0)
 
 
-def _scratch(w: Array, direct: bool) -> int:
+def _scratch(w: Array) -> int:
     """Bytes of a panel of four pixels, of a patch to gather one from, of rows of whole groups of channels."""
     depth, channels = up(w.shape[1], PIECE), up(len(w), GROUP)
-    panel = 4 * depth + (0 if direct else PIECE if depth == PIECE else depth + PIECE)
-    return panel + (0 if channels == len(w) else GROUP * channels)
+    patch = PIECE if depth == PIECE else depth + PIECE
+    return 4 * depth + patch + (0 if channels == len(w) else GROUP * channels)
 
 
 def fully_connected(graph: Graph, node: Node) -> Call | None:
@@ -147,7 +147,7 @@ def fully_connected(graph: Graph, node: Node) -> Call | None:
     if count >= GROUP:
         params = _fields(op, (1, 1, count, w.shape[1]), (1, 1, count, len(w)), e.rounding)
         operands = (node.inputs[0], panels(w), table(bias, e, channels))
-        return Call("bitship_mve_conv2d", params, operands, node.output, _scratch(w, True), (near, None, None))
+        return Call("bitship_mve_conv2d", params, operands, node.output, _scratch(w), (near, None, None))
     params = struct(
         "mve_dense",
         rows=count,
