@@ -1,6 +1,6 @@
 """Every model on every emulated core: bits proven, instructions, arena, stack, flash, beside other engines.
 
-python -m benchmarks.mcu --data FOLDER [--all] [--core mps2-an386] [--model ResNet8] [--json FILE]
+python -m benchmarks.mcu --data FOLDER [--all] [--core mps2-an386] [--model ResNet8] [--json FILE] [--results FILE]
 
 Without --all: every model whole on Cortex-M4 and Cortex-M55. With it: patched schedules, a transformer, the other cores
 and the cost of a call too. Every image is started twice and must give the same counts.
@@ -28,7 +28,9 @@ from bitship.errors import BitshipError, DoesNotFitError
 from bitship.graph import Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.dtypes import DType
-from bitship.graph.ops import Conv2D, Rescale, Table
+from bitship.graph.ops import Conv2D, Rescale
+from bitship.graph.ops import Table as TableOp
+from bitship.graph.store import write_atomic
 from bitship.loading import load
 from bitship.package import golden_inputs
 from bitship.passes.plan import plan
@@ -168,7 +170,7 @@ def others(folder: Path) -> Iterator[Job]:
 
 
 def _lookup(b: GraphBuilder, x: str) -> str:
-    return b.node("y", Table(), x, b.constant("t", np.arange(-128, 128)[::-1].astype(np.int8)))
+    return b.node("y", TableOp(), x, b.constant("t", np.arange(-128, 128)[::-1].astype(np.int8)))
 
 
 def _pixel(b: GraphBuilder, x: str) -> str:
@@ -203,74 +205,88 @@ def call_cost(target: str, add: Callable[[GraphBuilder, str], str]) -> float:
     return (counts[1] - counts[0]) / 40
 
 
-def _number(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
+@dataclass(frozen=True)
+class Table:
+    """A table to print or to write: the first ``left`` columns are text."""
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[object, ...]]
+    left: int
+
+    def show(self) -> None:
+        """Print it."""
+        from bitship.cli.output import table
+
+        table(self.title, self.columns, self.rows, self.left)
+
+    def markdown(self) -> str:
+        """Return it as Markdown."""
+        lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |"]
+        lines.append("|" + "|".join("---" if i < self.left else "--:" for i in range(len(self.columns))) + "|")
+        for row in self.rows:
+            cells = [f"{v:,}" if isinstance(v, int) else "-" if v is None else str(v) for v in row]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
 
 
-def show_whole(rows: list[Row]) -> bool:
-    """Print the un-patched table; return whether every limit is kept."""
-    from bitship.cli.output import table
+def kept(r: Row) -> bool | None:
+    """Whether the limits on instructions and arena are kept; None where there are none."""
+    rival = RIVALS.get(r.model)
+    if rival is None or r.instructions is None or r.arena is None or r.target not in (M4, M55):
+        return None
+    return r.instructions <= rival.wanted[(M4, M55).index(r.target)] and r.arena <= rival.wanted[2]
 
-    shown, kept = [], True
+
+def whole_table(rows: list[Row]) -> Table:
+    """Every model, nothing patched, beside the best figures of other engines."""
+    shown: list[tuple[object, ...]] = []
     for r in rows:
-        rival, ratio, limit = RIVALS.get(r.model), "-", "-"
-        count = None
+        rival, ratio, count = RIVALS.get(r.model), "-", None
         if rival and r.instructions and r.target in (M4, M55):
-            i = (M4, M55).index(r.target)
-            count = (rival.m4, rival.m55)[i]
-            ok = r.instructions <= rival.wanted[i] and (r.arena or 0) <= rival.wanted[2]
-            ratio, limit, kept = f"{r.instructions / count:.2f}", "kept" if ok else "missed", kept and ok
+            count = (rival.m4, rival.m55)[(M4, M55).index(r.target)]
+            ratio = f"{r.instructions / count:.2f}"
         per = f"{r.instructions / r.macs:.2f}" if r.instructions else "-"
         arena = rival.arena if rival else None
+        limit = {True: "kept", False: "missed", None: "-"}[kept(r)]
         shown.append(
             (r.model, r.target, r.instructions, per, count, ratio, r.arena, r.live, arena, r.stack, r.flash, limit)
         )
     columns = ["model", "target", "instructions", "per MAC", "rival", "ratio", "arena B", "live B", "rival B"]
     columns += ["stack B", "flash B", "limit"]
-    table("one inference, nothing patched; simulated, bits exact, counted twice", columns, shown, left=2)
-    return kept
+    return Table("One inference, nothing patched", columns, shown, 2)
 
 
-def show_patched(rows: list[Row]) -> None:
-    """Print the table of RAM budgets."""
-    from bitship.cli.output import table
-
-    shown = []
+def patched_table(rows: list[Row]) -> Table:
+    """What runs under a RAM budget."""
+    shown: list[tuple[object, ...]] = []
     for r in rows:
         rival = PATCHED.get(r.model)
-        ram = (r.arena or 0) + (r.stack or 0)
+        ram = None if r.arena is None else r.arena + (r.stack or 0)
         other = f"{rival.sram:,} (+{rival.extra:.1%} MACs)" if rival else "-"
-        shown.append(
-            (
-                r.model,
-                r.target,
-                r.schedule or r.why_not.split("; ")[0],
-                r.arena,
-                r.used,
-                r.stack,
-                r.stack_bound,
-                ram,
-                r.instructions,
-                other,
-            )
-        )
+        what = r.schedule or r.why_not.split("; ")[0]
+        shown.append((r.model, r.target, what, r.arena, r.used, r.stack, r.stack_bound, ram, r.instructions, other))
     columns = ["model", "target", "schedule", "arena B", "used B", "stack B", "bound B", "RAM B", "instructions"]
-    table("under a RAM budget; simulated, bits exact", [*columns, "rival RAM B"], shown, left=3)
+    return Table("Under a RAM budget", [*columns, "rival RAM B"], shown, 3)
 
 
-def show_others(rows: list[Row]) -> None:
-    """Print small models on small cores."""
-    from bitship.cli.output import table
-
-    shown = [
-        (r.model, r.target, _number(r.instructions), r.arena, r.stack, r.flash, r.why_not.split(";")[0]) for r in rows
+def others_table(rows: list[Row]) -> Table:
+    """Small models on small cores, a transformer, TVM's kernels."""
+    columns = ["model", "target", "instructions", "arena B", "stack B", "flash B", "why not"]
+    shown: list[tuple[object, ...]] = [
+        (r.model, r.target, r.instructions, r.arena, r.stack, r.flash, r.why_not.split(";")[0]) for r in rows
     ]
-    table(
-        "other cores, a transformer, and kernels by TVM; simulated, bits exact",
-        ["model", "target", "instructions", "arena B", "stack B", "flash B", "why not"],
-        shown,
-        left=2,
-    )
+    return Table("Other cores, a transformer, and kernels by TVM", columns, shown, 2)
+
+
+def write_results(path: Path, parts: list[str]) -> None:
+    """Replace what lies between the two marks of a Markdown file."""
+    text = path.read_text()
+    begin, end = "<!-- mcu: begin -->\n", "<!-- mcu: end -->\n"
+    if begin not in text or end not in text:
+        raise BitshipError(f"{path}: lacks the lines '{begin.strip()}' and '{end.strip()}', between which tables go")
+    head, tail = text.split(begin)[0], text.split(end)[1]
+    write_atomic(path, (head + begin + "\n" + "\n".join(parts) + "\n" + end + tail).encode())
 
 
 def main() -> int:
@@ -281,6 +297,7 @@ def main() -> int:
     parser.add_argument("--core", action="append", help=f"an emulated target; {M4} and {M55} when not given")
     parser.add_argument("--model", action="append", default=[], help="part of a model's name; may be repeated")
     parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--results", type=Path, help="a Markdown file whose tables to replace: benchmarks/RESULTS.md")
     args = parser.parse_args()
     folder, cores = data_folder(args.data), args.core or [M4, M55]
 
@@ -294,20 +311,28 @@ def main() -> int:
             return list(pool.map(one, jobs))
 
     found = run(whole(folder, args.model, cores))
-    kept = show_whole(found)
+    tables = [whole_table(found)]
+    tables[0].show()
+    costs = []
     if args.all:
         tiled = run(patched(folder, cores))
-        show_patched(tiled)
         rest = run(chain(others(folder), compiled(folder, cores)))
-        show_others(rest)
+        tables += [patched_table(tiled), others_table(rest)]
+        for shown in tables[1:]:
+            shown.show()
         for core in cores:
             table, conv = call_cost(core, _lookup), call_cost(core, _pixel)
-            print(f"one more call on {core}: {table:.0f} instructions with a table of 4 elements, {conv:.0f} with a")
-            print("  convolution of one pixel, 4 to 4 channels")
+            costs.append(
+                f"One more call on {core}: {table:.0f} instructions with a table of 4 elements, {conv:.0f} with a "
+                "convolution of one pixel, 4 to 4 channels.\n"
+            )
+        print("".join(costs))
         found += [*tiled, *rest]
     if args.json:
         args.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
-    return int(not kept)
+    if args.results:
+        write_results(args.results, [*(t.markdown() for t in tables), *costs])
+    return int(any(kept(r) is False for r in found))
 
 
 if __name__ == "__main__":
