@@ -143,7 +143,7 @@ def patched(folder: Path, cores: list[str]) -> Iterator[Job]:
         ("MobileNetV2-0.35 144", 64 << 10),
         ("MobileNetV2-0.35 144", 42 << 10),
         ("MCUNet VWW", 48 << 10),
-        ("ResNet8 (IC)", 20 << 10),
+        ("ResNet8 (IC)", 22 << 10),
         ("MobileNetV1-0.25 (VWW)", 20 << 10),
         ("MobileNetV2-1.0 224", 512 << 10),
         ("MobileNetV2-1.0 224", 192 << 10),
