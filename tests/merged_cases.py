@@ -12,6 +12,7 @@ from vector_cases import VECTOR_CASES
 from bitship.graph import Graph, Node, Port
 from bitship.graph.base import Array
 
+COMMON_CASES = CASES | TRANSFORMER_CASES  # what every back end is tested on; the others are for kernels of devices
 ALL_CASES = CASES | DEVICE_CASES | TRANSFORMER_CASES | VECTOR_CASES
 
 

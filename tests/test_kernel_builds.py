@@ -13,7 +13,7 @@ from bitship import kernels
 FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 SCRIPT = """
-from merged_cases import ALL_CASES
+from merged_cases import ALL_CASES, COMMON_CASES
 from test_cores import runnable, test_a_planned_program_gives_the_bits_of_the_specification
 from test_host_kernels import assert_exact_at_every_level
 from test_kernels import test_rescale_is_exact_integer_arithmetic
@@ -21,7 +21,7 @@ from bitship.converters.firmware.cores import Core
 import bitship.graph.host
 
 bitship.graph.host.WIDE_TILE = {tile}
-for make in ALL_CASES.values():
+for make in COMMON_CASES.values():
     assert_exact_at_every_level(*make())
 for core in filter(runnable, {cores}):  # one build with and one without sanitizers
     for name in ALL_CASES:

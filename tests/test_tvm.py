@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from attention_paths import attentions, block
 from fast_paths import extremes, products, rescales
-from merged_cases import ALL_CASES, merge
+from merged_cases import COMMON_CASES, merge
 from needs import skip_without_compiler
 from op_builders import ints, requant
 from random_nets import mobilenet_v2
@@ -76,14 +76,14 @@ def check_threads(session: TvmSession, graph: Graph, feeds: list[tuple[Array, ..
 
 @pytest.fixture(scope="module", params=HERE)
 def all_cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TvmSession:
-    graph, _ = merge(list(ALL_CASES))
+    graph, _ = merge(list(COMMON_CASES))
     out = tmp_path_factory.mktemp(request.param)
     TvmConverter().convert(graph, target_of(request.param), out)
     return open_session(out, graph)
 
 
 def test_every_case_gives_the_bits_of_the_specification(all_cases: TvmSession) -> None:
-    graph, feeds = merge(list(ALL_CASES))
+    graph, feeds = merge(list(COMMON_CASES))
     check_threads(all_cases, graph, feeds)
 
 
@@ -133,7 +133,7 @@ def test_a_network_is_exact_and_needs_no_tvm_where_it_runs(level: str, tmp_path:
 
 @pytest.mark.parametrize("level", HERE[:1])
 def test_the_same_graph_gives_the_same_bytes(level: str, tmp_path: Path) -> None:
-    graph, _ = merge(list(ALL_CASES)[::6])
+    graph, _ = merge(list(COMMON_CASES)[::6])
     conversions = [TvmConverter().convert(graph, target_of(level), tmp_path / n) for n in ("a", "b")]
     assert conversions[0] == conversions[1]
     assert {"libcases.so", "runner"} == set(conversions[0].files)
@@ -169,7 +169,7 @@ def test_every_case_is_exact_on_aarch64_under_emulation(name: str, tmp_path: Pat
         pytest.skip("no cross compiler or emulator for aarch64")
     for i, (graph, feeds) in enumerate(
         [
-            merge(list(ALL_CASES)),
+            merge(list(COMMON_CASES)),
             (g := products(np.random.default_rng(7)), extremes(g)),
             (h := rescales(np.random.default_rng(8), 30), extremes(h)),
             (a := attentions(np.random.default_rng(10), 6), extremes(a)),
