@@ -34,6 +34,12 @@ _PROGRAMS = (
     ("cc", "the firmware converter for the host", "apt-get install gcc"),
     ("arm-none-eabi-gcc", "firmware images for Cortex-M", "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"),
     ("qemu-system-arm", "running Cortex-M packages", "apt-get install qemu-system-arm"),
+    (
+        "riscv64-unknown-elf-gcc",
+        "firmware images for RISC-V",
+        "apt-get install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
+    ),
+    ("qemu-system-riscv32", "running RISC-V packages", "apt-get install qemu-system-misc"),
     ("aarch64-linux-gnu-gcc", "packages for aarch64 Linux", "apt-get install gcc-aarch64-linux-gnu"),
     ("qemu-aarch64", "running aarch64 packages", "apt-get install qemu-user"),
     ("dot", "drawing graphs", "apt-get install graphviz"),
