@@ -15,6 +15,7 @@ from bitship.cli.main import app
 from bitship.converters.firmware import FirmwareConverter
 from bitship.converters.firmware.cores import Core
 from bitship.converters.firmware.fit import Option, choose, options, pareto, title
+from bitship.converters.firmware.program import lower_calls
 from bitship.converters.firmware.stack import CallGraph
 from bitship.device.qemu import QemuDevice
 from bitship.errors import DoesNotFitError, TargetError
@@ -55,10 +56,10 @@ def network(size: int = 32) -> Graph:
 
 def test_the_whole_graph_is_chosen_where_it_fits_and_a_stage_where_it_does_not() -> None:
     graph = network()
-    found = options(graph, Core.SCALAR)
+    found = options(lower_calls(graph, Core.SCALAR))
     whole = found[0].arena
-    assert choose(graph, Core.SCALAR, whole) is None
-    stage = choose(graph, Core.SCALAR, whole - 1)
+    assert choose(lower_calls(graph, Core.SCALAR), whole) is None
+    stage = choose(lower_calls(graph, Core.SCALAR), whole - 1)
     assert stage is not None
     chosen = next(o for o in found if o.stage == stage)
     assert chosen.arena < whole
@@ -67,20 +68,20 @@ def test_the_whole_graph_is_chosen_where_it_fits_and_a_stage_where_it_does_not()
 
 def test_a_streamed_image_is_used_where_it_is_cheapest_and_can_be_ruled_out() -> None:
     graph = network()
-    smallest = min(o.arena for o in options(graph, Core.SCALAR, streamed=True))
-    stage = choose(graph, Core.SCALAR, smallest, None)
+    smallest = min(o.arena for o in options(lower_calls(graph, Core.SCALAR), streamed=True))
+    stage = choose(lower_calls(graph, Core.SCALAR), smallest, None)
     assert stage is not None
     assert stage.streamed
-    other = choose(graph, Core.SCALAR, smallest, False)
+    other = choose(lower_calls(graph, Core.SCALAR), smallest, False)
     assert other is not None
     assert other.halo is Halo.RECOMPUTED
     with pytest.raises(DoesNotFitError, match="a streamed image needs less"):
-        choose(graph, Core.SCALAR, 5000, False)
+        choose(lower_calls(graph, Core.SCALAR), 5000, False)
 
 
 def test_a_refusal_names_bytes_tensors_and_what_was_tried() -> None:
     with pytest.raises(DoesNotFitError) as error:
-        choose(network(), Core.SCALAR, 100, None)
+        choose(lower_calls(network(), Core.SCALAR), 100, None)
     text = str(error.value)
     needed, over = re.search(r"needs (\d+) B", text), re.search(r"(\d+) B too many", text)
     assert needed is not None
@@ -95,7 +96,7 @@ def test_the_pareto_set_falls_in_bytes_as_it_rises_in_cost() -> None:
         [Option(None, 100, 0, 0.0), Option(None, 90, 0, 5.0), Option(None, 95, 0, 6.0), Option(None, 10, 0, 9.0)]
     )
     assert [o.arena for o in kept] == [100, 90, 10]
-    found = pareto(options(network(), Core.SCALAR))
+    found = pareto(options(lower_calls(network(), Core.SCALAR)))
     assert [o.arena for o in found] == sorted((o.arena for o in found), reverse=True)
 
 

@@ -95,7 +95,7 @@ def test_a_cached_halo_computes_nothing_twice_and_holds_little() -> None:
             assert g.macs >= 0
             continue
         done = dict.fromkeys(g.tensors, 0)
-        for now in g.strips():
+        for now in g.strips:
             for name, (base, start, to) in now.items():
                 assert base <= start == done[name] <= to
                 done[name] = to

@@ -10,6 +10,7 @@ from bitship.converters.base import Artifact, Conversion, Footprint
 from bitship.converters.firmware import build, emit
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
+from bitship.converters.firmware.program import Lowered, assemble, lower_calls
 from bitship.errors import DoesNotFitError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
@@ -51,9 +52,10 @@ class FirmwareConverter:
     def lower(self, graph: Graph, target: Target) -> emit.Program:
         """Return the calls and the memory plan that ``convert`` writes out, with no compiler at work."""
         verify(graph)
-        return emit.lower_graph(graph, core_of(target), self._schedule(graph, target), build.regions(target))
+        lowered = lower_calls(graph, core_of(target))
+        return assemble(graph, lowered, self._schedule(lowered, target), build.regions(target))
 
-    def _schedule(self, graph: Graph, target: Target) -> Stage | None:
+    def _schedule(self, lowered: Lowered, target: Target) -> Stage | None:
         """Return the stage: the given one, or the cheapest that fits."""
         most = [m for m in (self._ram, target.ram.nbytes if target.ram else None) if m is not None]
         if self._stage is not None or (not most and not self._streamed):
@@ -63,7 +65,7 @@ class FirmwareConverter:
         budget = max(min(most) - STACK_ALLOWANCE, 0) if most else None
         streamed = bool(self._streamed) if self._ram is None else self._streamed
         try:
-            return choose(graph, core_of(target), budget, streamed)
+            return choose(lowered, budget, streamed)
         except DoesNotFitError as e:
             raise DoesNotFitError(f"{target.name}: {e}") from None
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bitship.converters.firmware.cores import Core
-from bitship.converters.firmware.program import lower_calls
+from bitship.converters.firmware.program import Lowered
 from bitship.converters.firmware.stage import row_bytes
 from bitship.errors import DoesNotFitError, UnsupportedError
 from bitship.graph import Graph
@@ -14,10 +13,8 @@ from bitship.passes.stage import Geometry, Halo, Stage, geometry, splits
 STRIP_ROWS = (1, 2, 4, 8, 16)
 TILE_GRIDS = ((2, 1), (2, 2), (3, 1), (3, 3), (4, 1), (4, 4), (5, 5), (6, 6), (8, 8))
 
-EXACT_TRIES, EXACT_REACH = (
-    8,
-    1.3,
-)  # schedules planned exactly where first fit is over the budget, and by how much at most
+EXACT_TRIES = 8  # schedules planned exactly where first fit is over the budget
+EXACT_REACH = 1.3  # and by how much, at most
 
 # Instructions, for choosing between schedules alone: what a call, a tensor's step and a moved byte add; per MAC.
 _CALL, _STEP, _BYTE, _MAC = 90.0, 25.0, 0.3, 1.5
@@ -54,12 +51,11 @@ class Option:
         return "whole" if self.stage is None else title(self.stage)
 
 
-def options(graph: Graph, core: Core, streamed: bool = False) -> list[Option]:
+def options(lowered: Lowered, streamed: bool = False) -> list[Option]:
     """Return every schedule considered, the whole graph first; sizes by first fit.
 
     streamed  the image arrives by rows: only strips are considered
     """
-    lowered = lower_calls(graph, core)
     graph = lowered.graph
     found = []
     if not streamed:
@@ -101,12 +97,12 @@ def _added(g: Geometry) -> float:
     """Instructions of loops, calls and copies that the whole graph does not have."""
     if g.stage.halo is Halo.CACHED:
         added = 0.0
-        for now in g.strips():
+        for now in g.strips:
             for name, (base, start, to) in now.items():
                 added += _STEP + (_CALL if to > start else 0) + (start - base) * row_bytes(g, name) * _BYTE
         return added
     tiles = g.steps[0] * g.steps[1]
-    moved = sum(region.pixels for tile in g.tiles() for region in (tile[g.source], tile[g.output]))
+    moved = sum(region.pixels for tile in g.tiles for region in (tile[g.source], tile[g.output]))
     return tiles * len(g.nodes) * (_CALL + _STEP) + moved * _BYTE
 
 
@@ -119,7 +115,7 @@ def pareto(found: list[Option]) -> list[Option]:
     return kept
 
 
-def choose(graph: Graph, core: Core, arena_bytes: int | None, streamed: bool | None = False) -> Stage | None:
+def choose(lowered: Lowered, arena_bytes: int | None, streamed: bool | None = False) -> Stage | None:
     """Return the cheapest schedule whose arena fits, None for the whole graph.
 
     Without a budget: the whole graph, or the smallest arena where the image is streamed.
@@ -127,12 +123,12 @@ def choose(graph: Graph, core: Core, arena_bytes: int | None, streamed: bool | N
 
     Raises DoesNotFitError that names the tensors of the fullest step, the bytes over, and what was tried.
     """
-    if not streamed and (arena_bytes is None or lower_calls(graph, core).plan(None)[1].peak <= arena_bytes):
+    if not streamed and (arena_bytes is None or lowered.plan(None)[1].peak <= arena_bytes):
         return None
-    found = [o for s in ((False, True) if streamed is None else (streamed,)) for o in options(graph, core, s)]
+    found = [o for s in ((False, True) if streamed is None else (streamed,)) for o in options(lowered, s)]
     if found and arena_bytes is None:
         return pareto(found)[-1].stage
-    lowered, tries = lower_calls(graph, core), EXACT_TRIES
+    tries = EXACT_TRIES
     for option in sorted(found, key=lambda o: (o.overhead, o.arena)):
         if arena_bytes is None or option.arena <= arena_bytes:
             return option.stage
@@ -140,18 +136,18 @@ def choose(graph: Graph, core: Core, arena_bytes: int | None, streamed: bool | N
             tries -= 1
             if lowered.plan(lowered.stage(option.stage))[1].peak <= arena_bytes:
                 return option.stage
-    raise DoesNotFitError(_why(graph, core, found, arena_bytes or 0, streamed))
+    raise DoesNotFitError(_why(lowered, found, arena_bytes or 0, streamed))
 
 
-def _why(graph: Graph, core: Core, found: list[Option], arena_bytes: int, streamed: bool | None) -> str:
+def _why(lowered: Lowered, found: list[Option], arena_bytes: int, streamed: bool | None) -> str:
+    name = lowered.graph.name
     if not found:
-        return f"{graph.name}: no beginning of it can run by strips of the image; do without a streamed image"
+        return f"{name}: no beginning of it can run by strips of the image; do without a streamed image"
     best = min(found, key=lambda o: o.arena)
-    lowered = lower_calls(graph, core)
     plan = lowered.plan(None if best.stage is None else lowered.stage(best.stage), exact=False)[1]
     hint = "" if streamed is not False else "; a streamed image needs less where the image itself is at the peak"
     return (
-        f"{graph.name}: the arena needs {best.arena} B, {arena_bytes} B are allowed, {best.arena - arena_bytes} B too "
+        f"{name}: the arena needs {best.arena} B, {arena_bytes} B are allowed, {best.arena - arena_bytes} B too "
         f"many; schedules tried: {len(found)}, the smallest: {best.title}; at its peak are {_peak_set(plan)}; "
         f"use a smaller input or model, or more RAM{hint}"
     )

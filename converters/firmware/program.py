@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from bitship.converters.firmware.cores import Core, lower_for
 from bitship.converters.firmware.stage import StageProgram, lower_stage
@@ -88,14 +89,24 @@ class Lowered:
 
         regions  memories for tensors, in order of speed, where there is more than one; a stage stays in the RAM
         """
-        scratch = {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in self.calls}
-        whole = self.calls if tiled is None else self.calls[tiled.stage.nodes :]
-        overlaps = {n.output: operand_overlaps(cs) for n, cs in whole}
+        overlaps = self._overlaps(0 if tiled is None else tiled.stage.nodes)
         if exact and tiled is None:
-            ordered, found = arrange(self.graph, scratch, overlaps)
+            ordered, found = self._arranged
             return ordered.nodes, spread(ordered, found, overlaps, regions) if len(regions) > 1 else found
         held = None if tiled is None else tiled.held
-        return self.graph.nodes, plan(self.graph, scratch, overlaps=overlaps, held=held, exact=exact)
+        return self.graph.nodes, plan(self.graph, self._scratch, overlaps=overlaps, held=held, exact=exact)
+
+    def _overlaps(self, first: int) -> dict[str, dict[str, int]]:
+        return {n.output: operand_overlaps(cs) for n, cs in self.calls[first:]}
+
+    @cached_property
+    def _scratch(self) -> dict[str, int]:
+        return {n.output: max((c.scratch_bytes for c in cs), default=0) for n, cs in self.calls}
+
+    @cached_property
+    def _arranged(self) -> tuple[Graph, Plan]:
+        """The whole graph in its best order, in one arena: the solver runs once."""
+        return arrange(self.graph, self._scratch, self._overlaps(0))
 
 
 def lower_calls(graph: Graph, core: Core) -> Lowered:

@@ -183,7 +183,7 @@ def _tiles(g: Geometry, cut: frozenset[tuple[str, str]]) -> dict[str, Slot]:
     for i, node in enumerate(g.nodes, 1):
         for name in g.operands(node):
             if (node.output, name) in cut:
-                most = max(g.needed(node, name, tile[node.output]).pixels for tile in g.tiles())
+                most = max(g.needed(node, name, tile[node.output]).pixels for tile in g.tiles)
                 held[cut_name(node.output, name)] = Slot(0, _rounded(most * pixel_bytes(g, name)), i, i)
     return held
 
@@ -194,5 +194,5 @@ def _cuts(g: Geometry) -> frozenset[tuple[str, str]]:
         (node.output, name)
         for node in g.nodes
         for name in g.operands(node)
-        if any(g.needed(node, name, tile[node.output]) != tile[name] for tile in g.tiles())
+        if any(g.needed(node, name, tile[node.output]) != tile[name] for tile in g.tiles)
     )

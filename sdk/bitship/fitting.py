@@ -1,7 +1,7 @@
 """What a model needs on a microcontroller under every schedule worth having: RAM, flash, instructions."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,11 +11,14 @@ from bitship import targets
 from bitship.converters.firmware import FirmwareConverter
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import Option, options, pareto
+from bitship.converters.firmware.program import lower_calls
 from bitship.device.qemu import QemuDevice
 from bitship.errors import DeviceError, TargetError
 from bitship.graph import Graph, verify
 from bitship.package import golden_inputs
 from bitship.targets import Memory, Target, TargetKind
+
+STACK_BYTES = 4096  # what the boards' linker scripts reserve
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -50,14 +53,12 @@ def fit(
     ram: int | None = None,
     simulate: bool = True,
     most: int = 8,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> list[Fit]:
     """Return the Pareto set (RAM, instructions) of a graph's schedules on a target, the fastest first.
 
     ram       bytes of RAM to count with; None: the target's
     simulate  count instructions where the target is emulated; wrong bits are a DeviceError
     most      how many schedules are built
-    progress  told what is being done
 
     Raises TargetError for a target without firmware, UnsupportedError, MissingDependencyError.
     """
@@ -65,12 +66,10 @@ def fit(
     if found.kind is not TargetKind.MCU or found.ram is None or found.flash is None:
         raise TargetError(f"target '{found.name}': schedules are for microcontrollers; 'bitship targets' lists them")
     verify(graph)
-    progress("planning schedules")
-    every = [o for streamed in (False, True) for o in options(graph, core_of(found), streamed)]
-    chosen = _spread(pareto(every), most)
+    lowered = lower_calls(graph, core_of(found))
+    chosen = _spread(pareto([*options(lowered), *options(lowered, streamed=True)]), most)
 
     def built(option: Option) -> Fit:
-        progress(f"building: {option.title}")
         return _built(graph, found, option, ram, simulate)
 
     with ThreadPoolExecutor(2) as pool:
@@ -87,28 +86,26 @@ def _spread(found: Sequence[Option], most: int) -> list[Option]:
 
 
 def _built(graph: Graph, target: Target, option: Option, ram: int | None, simulate: bool) -> Fit:
-    allowed = target.ram.nbytes if ram is None and target.ram else ram or 0
     wide = msgspec.structs.replace(target, flash=_wide(target.flash), ram=_wide(target.ram))
     with tempfile.TemporaryDirectory(prefix="bitship-") as name:
         footprint = FirmwareConverter(option.stage).convert(graph, wide, Path(name)).footprint
         flash = footprint.weights_bytes + (footprint.code_bytes or 0)
         stack = footprint.stack_bytes or 0
-        fits = footprint.arena_bytes + stack <= allowed and flash <= (target.flash.nbytes if target.flash else 0)
         streamed = option.stage is not None and option.stage.streamed
-        made = Fit(option.title, streamed, footprint.arena_bytes, stack, flash, option.macs, fits)
-        emulated = simulate and target.emulator is not None and _loads(target, made)
-        return msgspec.structs.replace(made, instructions=_count(graph, target, Path(name)) if emulated else None)
+        made = Fit(option.title, streamed, footprint.arena_bytes, stack, flash, option.macs, fits=False)
+        made = msgspec.structs.replace(made, fits=_has_room(target, made, ram))
+        if not simulate or target.emulator is None or not _has_room(target, made, _loadable(target)):
+            return made
+        return msgspec.structs.replace(made, instructions=_count(graph, target, Path(name)))
 
 
 def _wide(memory: Memory | None) -> Memory | None:
     return None if memory is None else msgspec.structs.replace(memory, nbytes=1 << 27)
 
 
-def _loads(target: Target, made: Fit) -> bool:
-    """Whether the emulated board has the memory, whatever RAM is counted with."""
-    assert target.ram is not None
-    assert target.flash is not None
-    return made.ram + 4096 <= target.ram.nbytes and made.flash <= target.flash.nbytes
+def _loadable(target: Target) -> int:
+    """Return the RAM that arena and stack may take on the emulated board, whatever RAM is counted with."""
+    return target.ram.nbytes - STACK_BYTES if target.ram else 0
 
 
 def _count(graph: Graph, target: Target, folder: Path) -> int | None:
@@ -126,7 +123,8 @@ def roomier(found: Sequence[Fit]) -> list[str]:
     return [t.name for t in boards if t.kind is TargetKind.MCU and any(_has_room(t, f) for f in found)]
 
 
-def _has_room(target: Target, made: Fit) -> bool:
+def _has_room(target: Target, made: Fit, ram: int | None = None) -> bool:
+    """Whether flash and RAM suffice, counting with ``ram`` bytes where given."""
     if target.ram is None or target.flash is None:
         return False
-    return made.ram <= target.ram.nbytes and made.flash <= target.flash.nbytes
+    return made.ram <= (target.ram.nbytes if ram is None else ram) and made.flash <= target.flash.nbytes

@@ -8,7 +8,7 @@ A schedule changes no bits: a converter may follow it, ``unroll`` turns it into 
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -224,11 +224,13 @@ class Geometry:
         axis = self.axes(node)[0]
         return max(done * axis.stride - axis.before, 0)
 
-    def strips(self) -> Iterator[dict[str, tuple[int, int, int]]]:
-        """Yield for every step of the cached schedule and every tensor (base, from, to).
+    @cached_property
+    def strips(self) -> tuple[dict[str, tuple[int, int, int]], ...]:
+        """For every step of the cached schedule and every tensor: (base, from, to).
 
         Rows [base, from) are kept from earlier steps, rows [from, to) are computed in this one.
         """
+        steps = []
         done = dict.fromkeys(self.tensors, 0)
         for step in range(self.steps[0]):
             now = {}
@@ -236,14 +238,17 @@ class Geometry:
                 reads = [self.first_row(n, done[n.output]) for n in self.readers[name]]
                 base = min((*reads, done[name])) if reads else 0
                 now[name] = (base, done[name], self.reach[name].at(step + 1))
-            yield now
+            steps.append(now)
             done = {name: to for name, (_, _, to) in now.items()}
+        return tuple(steps)
 
-    def tiles(self) -> Iterator[dict[str, Region]]:
-        """Yield for every tile of the recomputed schedule the region of every tensor."""
-        for y in range(self.steps[0]):
-            for x in range(self.steps[1]):
-                yield {name: self.region(name, y, x) for name in self.tensors}
+    @cached_property
+    def tiles(self) -> tuple[dict[str, Region], ...]:
+        """For every tile of the recomputed schedule: the region of every tensor."""
+        down, across = self.steps
+        return tuple(
+            {name: self.region(name, y, x) for name in self.tensors} for y in range(down) for x in range(across)
+        )
 
     def region(self, name: str, y: int, x: int) -> Region:
         """Return what tile (y, x) computes of a tensor."""
@@ -264,7 +269,7 @@ class Geometry:
     def rows_held(self) -> Mapping[str, int]:
         """Most rows of every tensor held at once (cached halo)."""
         held = dict.fromkeys(self.tensors, 0)
-        for now in self.strips():
+        for now in self.strips:
             for name, (base, _, to) in now.items():
                 held[name] = max(held[name], to - base)
         return held
@@ -272,13 +277,13 @@ class Geometry:
     @cached_property
     def carried(self) -> frozenset[str]:
         """Tensors of which rows outlive a step (cached halo)."""
-        return frozenset(name for now in self.strips() for name, (base, start, _) in now.items() if start > base)
+        return frozenset(name for now in self.strips for name, (base, start, _) in now.items() if start > base)
 
     @cached_property
     def pixels_held(self) -> Mapping[str, int]:
         """Most pixels of every tensor in one tile (recomputed halo)."""
         held = dict.fromkeys(self.tensors, 0)
-        for tile in self.tiles():
+        for tile in self.tiles:
             for name, region in tile.items():
                 held[name] = max(held[name], region.pixels)
         return held

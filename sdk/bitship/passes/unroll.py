@@ -70,7 +70,7 @@ def _cached(g: Geometry, b: GraphBuilder, names: dict[str, str]) -> str:
     width = {t: g.extent(t)[1] for t in g.tensors}
     held = {t: ("", Region(0, 0, 0, width[t])) for t in g.tensors}
     whole = Region(0, g.extent(g.source)[0], 0, width[g.source])
-    for now in g.strips():
+    for now in g.strips:
         for name, (base, start, to) in now.items():
             node = next((n for n in g.nodes if n.output == name), None)
             kept_name, kept = held[name]
@@ -94,7 +94,7 @@ def _recomputed(g: Geometry, b: GraphBuilder, names: dict[str, str]) -> str:
     rows, columns = g.extent(g.source)
     whole = Region(0, rows, 0, columns)
     strips, across = list[str](), list[str]()
-    for tile in g.tiles():
+    for tile in g.tiles:
         held = {g.source: _cut(b, names[g.source], tile[g.source], whole)}
         for node in g.nodes:
             operands = {t: held[t] for t in g.operands(node)}
