@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from bitship.errors import TargetError
+from bitship.settings import read_toml
 
 ROOT = Path(__file__).resolve().parent
 
@@ -17,6 +18,8 @@ class TargetKind(enum.Enum):
     HOST = "host"
     LINUX = "linux"
     MCU = "mcu"
+    ANDROID = "android"
+    CLOUD = "cloud"
 
 
 class ConverterName(enum.Enum):
@@ -65,6 +68,43 @@ class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hz: int = 0
 
 
+class Timer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A free-running counter of a board: ``firmware/app/counter_<driver>.c``, ``hz`` ticks a second.
+
+    address  of its register, where the driver needs one
+    """
+
+    driver: str
+    hz: int
+    address: int = 0
+
+
+class Uart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The serial port a board talks through: ``firmware/app/uart_<driver>.c``.
+
+    address  of its registers; hz  the clock its divider starts from
+    baud     8N1, as MLPerf Tiny's performance mode has it; energy_baud in its energy mode
+    """
+
+    driver: str
+    address: int
+    hz: int = 0
+    baud: int = 115200
+    energy_baud: int = 9600
+
+
+class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An output that pulses low at the edges of a measured window: ``firmware/app/marker_<driver>.c``.
+
+    address  of the register that drives it; bit  in it; pin  what is printed on the board
+    """
+
+    driver: str
+    address: int
+    bit: int
+    pin: str
+
+
 class Emulator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an emulated target is started; ``machine`` is None in user mode; ``options`` are the program's."""
 
@@ -76,7 +116,12 @@ class Emulator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A type of device. ``name`` is the folder's name; sizes in bytes; ``memories`` in order of speed."""
+    """A type of device. ``name`` is the folder's name; sizes in bytes; ``memories`` in order of speed.
+
+    verified  whether someone here has run packages on it; an emulator or this machine counts
+    clock_hz  of the core, as the start-up code sets it
+    usb       vendor:product ids of the board's own serial port or probe, lower-case hexadecimal
+    """
 
     name: str
     title: str
@@ -90,6 +135,12 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memories: tuple[Region, ...] = ()
     toolchain: Toolchain | None = None
     emulator: Emulator | None = None
+    verified: bool = True
+    clock_hz: int | None = None
+    uart: Uart | None = None
+    timer: Timer | None = None
+    marker: Marker | None = None
+    usb: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -108,10 +159,7 @@ def load(name: str) -> Target:
         near = difflib.get_close_matches(name, names(), 3, 0.4) or names()
         raise TargetError(f"target '{name}': unknown; nearest: {', '.join(near)}; 'bitship targets' lists all")
     path = ROOT / name / "target.toml"
-    try:
-        target = msgspec.toml.decode(path.read_bytes(), type=Target)
-    except (OSError, msgspec.MsgspecError) as e:
-        raise TargetError(f"{path}: {e}") from None
+    target = read_toml(path, Target, TargetError)
     known = [m.name for m in target.memories]
     if len({*known, "ram", "flash"}) != len(known) + 2 or not all(n.isidentifier() and n.islower() for n in known):
         raise TargetError(f"{path}: memories are named {known}; lower-case names other than ram and flash are needed")

@@ -1,0 +1,8 @@
+"""Consoles: one driver a file, listed here. ``driver = "serial"`` in devices.toml chooses."""
+
+from bitship.device.console.base import Console, ConsoleDriver
+from bitship.device.console.serial import SerialConsole
+
+ConsoleSettings = SerialConsole
+
+__all__ = ["Console", "ConsoleDriver", "ConsoleSettings"]

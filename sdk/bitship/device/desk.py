@@ -1,0 +1,111 @@
+"""The devices of one desk: ``devices.toml`` says which units there are and how each is reached.
+
+[[device]]
+name = "l4-a"
+target = "nucleo-l4r5zi"
+console = { driver = "serial", port = "/dev/serial/by-id/usb-STMicroelectronics_..." }
+flasher = { driver = "pyocd", probe = "0669FF..." }
+meter = { driver = "ppk2", port = "/dev/serial/by-id/usb-Nordic_..." }
+"""
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from bitship.device.base import Device
+from bitship.device.console import ConsoleSettings
+from bitship.device.flash import FlasherSettings
+from bitship.device.meters import MeterSettings
+from bitship.device.power import PowerSettings
+from bitship.device.transfer import TransferSettings
+from bitship.errors import DeviceError
+from bitship.settings import read_toml
+from bitship.targets import Target, TargetKind, load
+
+FILE = "devices.toml"
+VARIABLE = "BITSHIP_DEVICES"
+
+
+class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One unit: what type it is and the drivers that reach it; a driver that is left out is done without.
+
+    runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
+    """
+
+    name: str
+    target: str
+    console: ConsoleSettings | None = None
+    flasher: FlasherSettings | None = None
+    transfer: TransferSettings | None = None
+    power: PowerSettings | None = None
+    meter: MeterSettings | None = None
+    runner: str | None = None
+
+
+class Desk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All units of one file."""
+
+    device: tuple[Unit, ...] = ()
+
+    def unit(self, name: str) -> Unit:
+        """Return a unit by its name; DeviceError with the nearest names."""
+        for unit in self.device:
+            if unit.name == name:
+                return unit
+        names = [u.name for u in self.device]
+        near = difflib.get_close_matches(name, names, 3, 0.4) or names
+        raise DeviceError(f"device '{name}': unknown; there are: {', '.join(near) or 'none'}; {FILE} lists them")
+
+
+def find() -> Path | None:
+    """Return the file in use: ``$BITSHIP_DEVICES``, else devices.toml here, else in the user's configuration folder."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "bitship" / FILE
+    return next((p for p in (Path(FILE), home) if p.is_file()), None)
+
+
+def read(path: Path | None = None) -> Desk:
+    """Read a desk, an empty one when there is no file; DeviceError names the file, the key and what is allowed."""
+    path = path or find()
+    if path is None:
+        return Desk()
+    desk = read_toml(path, Desk, DeviceError)
+    names = [u.name for u in desk.device]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise DeviceError(f"{path}: two devices are named '{twice}'; names must differ")
+    for unit in desk.device:
+        load(unit.target)
+    return desk
+
+
+def _board(unit: Unit, target: Target) -> Device:
+    raise DeviceError(f"device '{unit.name}': boards on a serial port cannot be opened yet")
+
+
+def _computer(unit: Unit, target: Target) -> Device:
+    raise DeviceError(f"device '{unit.name}': computers and phones cannot be opened yet")
+
+
+def _cloud(unit: Unit, target: Target) -> Device:
+    raise DeviceError(f"device '{unit.name}': hosted devices cannot be opened yet")
+
+
+OPENERS: dict[TargetKind, Callable[[Unit, Target], Device]] = {
+    TargetKind.HOST: _computer,
+    TargetKind.LINUX: _computer,
+    TargetKind.ANDROID: _computer,
+    TargetKind.MCU: _board,
+    TargetKind.CLOUD: _cloud,
+}
+
+
+def connect(unit: Unit) -> Device:
+    """Return a unit as a Device; nothing is opened before a package is."""
+    target = load(unit.target)
+    return OPENERS[target.kind](unit, target)
