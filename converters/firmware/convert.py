@@ -8,6 +8,7 @@ import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
 from bitship.converters.firmware import build, emit
+from bitship.converters.firmware.application import Application, app_files, app_text, application_for
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
@@ -21,9 +22,6 @@ from bitship.version import VERSION
 
 PLAN = "plan.json"
 PICTURE = picture.FILE
-EXACT = "firmware"
-
-
 STACK_ALLOWANCE = 2048  # bytes kept for the stack while a schedule is chosen; the image tells what it is
 
 
@@ -34,12 +32,20 @@ class FirmwareConverter:
     ram       bytes of RAM that arena, stack and static data may take together; None: what the target has
     streamed  whether the image arrives by rows while the model runs (``model_run_rows``), and is never whole in RAM;
               None: where that is the cheapest way into a given ``ram``
+    application  the program around the model; None: FILES where the target is emulated, else SERIAL
     """
 
-    def __init__(self, stage: Stage | None = None, ram: int | None = None, streamed: bool | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage | None = None,
+        ram: int | None = None,
+        streamed: bool | None = None,
+        application: Application | None = None,
+    ) -> None:
         self._stage = stage
         self._ram = ram
         self._streamed = streamed
+        self._application = application
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write sources, build the image (or shared library) and measure it.
@@ -47,7 +53,7 @@ class FirmwareConverter:
         Raises DoesNotFitError before the compiler runs when constants or arena alone are too large, and after it
         when the image is; MissingDependencyError without the target's compiler.
         """
-        return write_package(self.lower(graph, target), target, out, self._ram)
+        return write_package(self.lower(graph, target), target, out, self._ram, application=self._application)
 
     def lower(self, graph: Graph, target: Target) -> emit.Program:
         """Return the calls and the memory plan that ``convert`` writes out, with no compiler at work."""
@@ -76,18 +82,22 @@ def write_package(
     out: Path,
     most: int | None = None,
     objects: Mapping[str, bytes] | None = None,
+    application: Application | None = None,
 ) -> Conversion:
     """Write a program's sources, build and measure them.
 
     most     bytes of RAM that arena, stack and static data may take together
     objects  object files by name, of functions that another tool compiled; with them the stack has no proven bound
+    application  the program around the model in an image; None: the target's
     """
     image, extra = target.kind is TargetKind.MCU, dict(objects or {})
     build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
     build.check_regions(target, program.plan.elsewhere)
-    recipe = build.recipe(target, program.functions, bool(program.weights))
+    build.check_described(target)
+    app = application_for(target, application) if image else Application.FILES
+    recipe = build.recipe(target, program.functions, bool(program.weights), app)
     recipe = replace(recipe, sources=(*recipe.sources, *extra))
-    texts = _texts(program, target, recipe) | extra
+    texts = _texts(program, target, recipe, app) | extra
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
@@ -102,7 +112,7 @@ def write_package(
     write_atomic(out / PICTURE, draw_plan(program).encode())
     return Conversion(
         files=tuple(sorted((*texts, PLAN, PICTURE, recipe.output))),
-        artifacts=(Artifact(recipe.output, EXACT),),
+        artifacts=(Artifact(recipe.output, app.role),),
         footprint=Footprint(len(program.weights), program.plan.total, code, stack),
         tools={recipe.compiler: version, "bitship": VERSION},
         schedule="" if program.stage is None else title(program.stage.stage),
@@ -117,7 +127,7 @@ def _check_budget(target: Target, ram: int, most: int | None) -> None:
         )
 
 
-def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[str, bytes]:
+def _texts(program: emit.Program, target: Target, recipe: build.Recipe, application: Application) -> dict[str, bytes]:
     """Return every source file of the package by its name."""
     files = {
         "model.h": emit.header(program).encode(),
@@ -131,8 +141,8 @@ def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
     if target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
-        for name in build.app_files(target):
-            files[f"app/{name}"] = (build.FIRMWARE / "app" / name).read_bytes()
+        for name in app_files(target, application):
+            files[f"app/{name}"] = app_text(target, name)
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
         files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()
         files["app/arenas.ld"] = build.arenas_script(target.memories).encode()

@@ -17,6 +17,7 @@ import msgspec
 
 from bitship.device.base import Device
 from bitship.device.console import ConsoleSettings
+from bitship.device.farm import FarmSettings
 from bitship.device.flash import FlasherSettings
 from bitship.device.meters import MeterSettings
 from bitship.device.power import PowerSettings
@@ -33,6 +34,7 @@ class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One unit: what type it is and the drivers that reach it; a driver that is left out is done without.
 
     runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
+    farm    where the unit is borrowed; its place may bring drivers that are left out here
     """
 
     name: str
@@ -43,6 +45,7 @@ class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     power: PowerSettings | None = None
     meter: MeterSettings | None = None
     runner: str | None = None
+    farm: FarmSettings | None = None
 
 
 class Desk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +109,10 @@ OPENERS: dict[TargetKind, Callable[[Unit, Target], Device]] = {
 
 
 def connect(unit: Unit) -> Device:
-    """Return a unit as a Device; nothing is opened before a package is."""
+    """Return a unit as a Device; nothing is opened, or borrowed, before a package is."""
+    if unit.farm is not None:
+        from bitship.device.borrowed import BorrowedDevice
+
+        return BorrowedDevice(unit, unit.farm)
     target = load(unit.target)
     return OPENERS[target.kind](unit, target)
