@@ -21,6 +21,8 @@ import bitship
 from bitship import campaign
 from bitship.campaign import Job, Record, Status
 from bitship.campaign.run import lane
+from bitship.device.desk import Unit
+from bitship.device.farm import LabgridFarm
 from bitship.errors import BitshipError, DeviceError, FormatError, TargetError
 from bitship.measuring import Effort
 from bitship.report import Report
@@ -140,6 +142,9 @@ def test_devices_run_side_by_side_and_jobs_of_one_follow_each_other(tmp_path: Pa
         campaign.run([job(f"n{k}", "host", package) for k in range(3)], results, workers=4, measure=alone)
     assert alone.most == 1
     assert len({lane(job(f"n{k}", "emulator")) for k in range(3)}) == 3
+    lent = Unit(name="m4", target="mps2-an386", farm=LabgridFarm({"board": "m4"}))
+    unit = msgspec.json.encode(lent).decode()
+    assert len({lane(msgspec.structs.replace(job(f"n{k}", "m4"), unit=unit)) for k in range(3)}) == 3
 
 
 def test_a_lost_device_is_tried_again_and_what_was_finished_stays(tmp_path: Path) -> None:
