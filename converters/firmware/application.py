@@ -83,6 +83,9 @@ def app_flags(target: Target, application: Application) -> list[str]:
         energy = application is Application.ENERGY
         known |= {"UART": target.uart.address, "UART_HZ": target.uart.hz}
         known |= {"UART_BAUD": target.uart.energy_baud if energy else target.uart.baud, "ENERGY": int(energy)}
+        if target.timer is None and target.emulator and target.emulator.counter:
+            counter = target.emulator.counter
+            known |= {"COUNTER_NUMERATOR": counter.numerator, "COUNTER_DENOMINATOR": counter.denominator}
         if target.clock_hz is not None:
             known |= {"CLOCK_HZ": target.clock_hz}
         if target.marker is not None:

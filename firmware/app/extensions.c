@@ -84,8 +84,8 @@ static void info(void) {
     finish();
     begin("data");
     put_text("timer");
-#if defined(BITSHIP_COUNTER_HZ)
-    field("hz", BITSHIP_COUNTER_HZ);
+#if defined(WORK_HZ)
+    field("hz", WORK_HZ);
 #endif
     field("resolution", work_resolution());
     field("overhead", work_overhead());
@@ -133,6 +133,7 @@ static void run(char *rest) {
     for (int32_t i = 0; i < runs && error == BITSHIP_OK; i++) {
         uint64_t ticks;
         port_uart_flush();
+        work_anew();
         error = work_run(&ticks);
         if (error == BITSHIP_OK) {
             begin("data");
@@ -158,6 +159,7 @@ static void burst(char *rest) {
     put_text("start");
     finish();
     port_uart_flush();
+    work_anew();
     pulse();
     const int32_t error = work_burst(runs, &ticks);
     pulse();
@@ -175,6 +177,7 @@ static void profile(char *rest) {
         return;
     }
     port_uart_flush();
+    work_anew();
     const int32_t error = work_profile(first, ticks);
     for (int32_t i = 0; error == BITSHIP_OK && i < WORK_PROFILED && first + i < MODEL_STEPS; i++) {
         begin("data");
