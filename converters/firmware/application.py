@@ -27,8 +27,9 @@ class Application(enum.Enum):
 
 APP = Path(__file__).resolve().parents[2] / "firmware" / "app"
 FILES_SOURCES = ("runner.c", "semihosting.c")
-SERIAL_SOURCES = ("serial.c",)
-EVERY = ("stack.c", "start.c", "port.h", "sections.ld")
+SERIAL_SOURCES = ("serial.c", "extensions.c", "pulse.c", "text.c", "tiny.c", "work.c")
+SERIAL_HEADERS = ("extensions.h", "pulse.h", "text.h", "tiny.h", "work.h")
+EVERY = ("arena.c", "crc.c", "stack.c", "start.c", "arena.h", "crc.h", "port.h", "sections.ld")
 BOARD, BOARD_SOURCE = "board.c", "port.c"
 
 
@@ -57,7 +58,14 @@ def app_files(target: Target, application: Application) -> list[str]:
         return [*FILES_SOURCES, *files, f"{startup}/request.c"]
     assert target.uart is not None
     marker = target.marker.driver if target.marker else "none"
-    return [*SERIAL_SOURCES, *files, f"{startup}/restart.c", f"uart_{target.uart.driver}.c", f"marker_{marker}.c"]
+    return [
+        *SERIAL_SOURCES,
+        *SERIAL_HEADERS,
+        *files,
+        f"{startup}/restart.c",
+        f"uart_{target.uart.driver}.c",
+        f"marker_{marker}.c",
+    ]
 
 
 def counter_of(target: Target, application: Application) -> tuple[str, int, int]:
@@ -81,6 +89,7 @@ def app_flags(target: Target, application: Application) -> list[str]:
         if target.marker is not None:
             known |= {"MARKER": target.marker.address, "MARKER_BIT": target.marker.bit}
     flags = [f"-DBITSHIP_{name}={value:#x}u" for name, value in known.items()]
+    flags += [] if application is Application.FILES else ["-DMODEL_HOOKS"]
     return [*flags, *(["-DBITSHIP_BOARD"] if (target.folder / BOARD_SOURCE).is_file() else [])]
 
 

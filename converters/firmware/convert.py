@@ -7,11 +7,12 @@ from pathlib import Path
 import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
-from bitship.converters.firmware import build, emit
+from bitship.converters.firmware import build, emit, serial
 from bitship.converters.firmware.application import Application, app_files, app_text, application_for
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
+from bitship.converters.firmware.serial import TinyModel
 from bitship.errors import DoesNotFitError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
@@ -33,6 +34,7 @@ class FirmwareConverter:
     streamed  whether the image arrives by rows while the model runs (``model_run_rows``), and is never whole in RAM;
               None: where that is the cheapest way into a given ``ram``
     application  the program around the model; None: FILES where the target is emulated, else SERIAL
+    tiny         which model of MLPerf Tiny a serial application says it runs
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class FirmwareConverter:
         ram: int | None = None,
         streamed: bool | None = None,
         application: Application | None = None,
+        tiny: TinyModel = TinyModel.NONE,
     ) -> None:
         self._stage = stage
         self._ram = ram
         self._streamed = streamed
         self._application = application
+        self._tiny = tiny
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write sources, build the image (or shared library) and measure it.
@@ -53,7 +57,9 @@ class FirmwareConverter:
         Raises DoesNotFitError before the compiler runs when constants or arena alone are too large, and after it
         when the image is; MissingDependencyError without the target's compiler.
         """
-        return write_package(self.lower(graph, target), target, out, self._ram, application=self._application)
+        return write_package(
+            self.lower(graph, target), target, out, self._ram, application=self._application, tiny=self._tiny
+        )
 
     def lower(self, graph: Graph, target: Target) -> emit.Program:
         """Return the calls and the memory plan that ``convert`` writes out, with no compiler at work."""
@@ -83,12 +89,14 @@ def write_package(
     most: int | None = None,
     objects: Mapping[str, bytes] | None = None,
     application: Application | None = None,
+    tiny: TinyModel = TinyModel.NONE,
 ) -> Conversion:
     """Write a program's sources, build and measure them.
 
     most     bytes of RAM that arena, stack and static data may take together
     objects  object files by name, of functions that another tool compiled; with them the stack has no proven bound
     application  the program around the model in an image; None: the target's
+    tiny     which model of MLPerf Tiny a serial application says it runs
     """
     image, extra = target.kind is TargetKind.MCU, dict(objects or {})
     build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
@@ -97,7 +105,7 @@ def write_package(
     app = application_for(target, application) if image else Application.FILES
     recipe = build.recipe(target, program.functions, bool(program.weights), app)
     recipe = replace(recipe, sources=(*recipe.sources, *extra))
-    texts = _texts(program, target, recipe, app) | extra
+    texts = _texts(program, target, recipe, app, tiny) | extra
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
@@ -127,11 +135,13 @@ def _check_budget(target: Target, ram: int, most: int | None) -> None:
         )
 
 
-def _texts(program: emit.Program, target: Target, recipe: build.Recipe, application: Application) -> dict[str, bytes]:
+def _texts(
+    program: emit.Program, target: Target, recipe: build.Recipe, application: Application, tiny: TinyModel
+) -> dict[str, bytes]:
     """Return every source file of the package by its name."""
     files = {
         "model.h": emit.header(program).encode(),
-        "model.c": emit.source(program).encode(),
+        "model.c": emit.source(program, application is not Application.FILES).encode(),
         "Makefile": recipe.makefile().encode(),
     }
     if program.weights:
@@ -145,6 +155,9 @@ def _texts(program: emit.Program, target: Target, recipe: build.Recipe, applicat
             files[f"app/{name}"] = app_text(target, name)
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
         files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()
+        if application is not Application.FILES:
+            files[serial.CONFIG] = serial.config(program, target, tiny).encode()
+            files[serial.STEPS] = serial.steps_text(program)
         files["app/arenas.ld"] = build.arenas_script(target.memories).encode()
     return files
 

@@ -8,9 +8,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from bitship.benchmarking import EMULATOR, HOST, bench
 from bitship.campaign.results import Record, Results, Status
 from bitship.campaign.suite import Job
+from bitship.device.desk import Unit
 from bitship.errors import BitsDifferError, BitshipError, DeviceError
 from bitship.exporting import export
 from bitship.package import Package
@@ -43,8 +46,12 @@ class Silent:
 
 
 def lane(job: Job) -> str:
-    """Return what a job needs for itself: its device; an emulator is started anew for each, so each is its own."""
-    return f"{job.device} {job.key}" if job.device == EMULATOR else job.device
+    """Return what a job needs for itself: its device.
+
+    An emulator is started anew for each job and a farm lends what is free, so with those each job is on its own.
+    """
+    many = job.device == EMULATOR or (job.unit and msgspec.json.decode(job.unit, type=Unit).farm is not None)
+    return f"{job.device} {job.key}" if many else job.device
 
 
 def _alone(job: Job) -> bool:

@@ -12,11 +12,12 @@ from bitship.device.console.serial import SerialConsole
 from bitship.device.farm import FarmDriver, Lease
 from bitship.errors import DeviceError
 from bitship.package import Package
+from bitship.settings import parse_toml
 
 if TYPE_CHECKING:
     from bitship.device.desk import Unit
 
-RESOURCE = "BitshipUnit"  # a resource of ours that a bench host may export: drivers as in devices.toml
+RESOURCE = "BitshipUnit"  # a resource a bench host may export: ``toml`` holds drivers as in devices.toml
 _DRIVERS = ("console", "flasher", "transfer", "power", "meter")
 
 
@@ -53,15 +54,13 @@ def equip(unit: "Unit", lease: Lease) -> "Unit":
 
     A ``NetworkSerialPort`` is a console; a ``BitshipUnit`` has drivers as devices.toml has them, and goes before it.
     """
-    from bitship.device.desk import Unit
+    from bitship.device.desk import Drivers
 
     given: dict[str, Any] = {name: getattr(unit, name) for name in _DRIVERS if getattr(unit, name) is not None}
     for resource in sorted(lease.resources, key=lambda r: r.kind != RESOURCE):
         if resource.kind == RESOURCE:
-            try:
-                brought = msgspec.convert({"name": unit.name, "target": unit.target, **resource.settings}, Unit)
-            except msgspec.ValidationError as e:
-                raise DeviceError(f"{lease.place}: resource '{resource.name}': {e}") from None
+            where = f"{lease.place}, resource '{resource.name}'"
+            brought = parse_toml(str(resource.settings.get("toml", "")).encode(), where, Drivers, DeviceError)
             for name in _DRIVERS:
                 if getattr(brought, name) is not None:
                     given.setdefault(name, getattr(brought, name))

@@ -30,8 +30,18 @@ FILE = "devices.toml"
 VARIABLE = "BITSHIP_DEVICES"
 
 
-class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One unit: what type it is and the drivers that reach it; a driver that is left out is done without.
+class Drivers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What reaches a unit; a driver that is left out is done without."""
+
+    console: ConsoleSettings | None = None
+    flasher: FlasherSettings | None = None
+    transfer: TransferSettings | None = None
+    power: PowerSettings | None = None
+    meter: MeterSettings | None = None
+
+
+class Unit(Drivers, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One unit: what type it is, and its drivers.
 
     runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
     farm    where the unit is borrowed; its place may bring drivers that are left out here
@@ -39,11 +49,6 @@ class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     target: str
-    console: ConsoleSettings | None = None
-    flasher: FlasherSettings | None = None
-    transfer: TransferSettings | None = None
-    power: PowerSettings | None = None
-    meter: MeterSettings | None = None
     runner: str | None = None
     farm: FarmSettings | None = None
 

@@ -5,4 +5,4 @@ from bitship.device.farm.labgrid import LabgridFarm
 
 FarmSettings = LabgridFarm
 
-__all__ = ["FarmDriver", "FarmSettings", "Lease", "Resource"]
+__all__ = ["FarmDriver", "FarmSettings", "LabgridFarm", "Lease", "Resource"]

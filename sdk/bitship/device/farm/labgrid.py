@@ -80,7 +80,7 @@ class LabgridFarm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             raise DeviceError(
                 f"labgrid at {self.coordinator}: no place with {wanted} within {self.wait_s:g} s: {e}"
             ) from None
-        self._ask("-p", place, "acquire")
+        self._persist(end, "-p", place, "acquire")
         return self._ask("-p", place, "show")
 
     def _give_back(self, place: str, token: str) -> None:
