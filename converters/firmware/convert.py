@@ -166,7 +166,7 @@ def _usage(sections: dict[str, int]) -> tuple[int, int, int]:
     """Return (flash, RAM, code) in bytes; code is everything in flash but the weights."""
     data = sections.get(".data", 0)
     ram = data + sum(sections.get(s, 0) for s in (".bss", ".arena", ".stack"))
-    code = data + sum(sections.get(s, 0) for s in (".vectors", ".text", ".rodata", ".ARM.exidx"))
+    code = data + sum(sections.get(s, 0) for s in (".boot", ".vectors", ".text", ".rodata", ".ARM.exidx"))
     return code + sections.get(".weights", 0), ram, code
 
 
