@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
-from bitship.converters.firmware import build, emit
+from bitship.converters.firmware import build, emit, hosted
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
@@ -22,6 +22,7 @@ from bitship.version import VERSION
 PLAN = "plan.json"
 PICTURE = picture.FILE
 EXACT = "firmware"
+RUNNER = "runner"
 
 
 STACK_ALLOWANCE = 2048  # bytes kept for the stack while a schedule is chosen; the image tells what it is
@@ -87,12 +88,16 @@ def write_package(
     build.check_regions(target, program.plan.elsewhere)
     recipe = build.recipe(target, program.functions, bool(program.weights))
     recipe = replace(recipe, sources=(*recipe.sources, *extra))
-    texts = _texts(program, target, recipe) | extra
+    beside = build.program_beside(recipe) if target.kind is TargetKind.HOST else None
+    texts = _texts(program, target) | {"Makefile": recipe.makefile(beside).encode()} | extra
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
     entry = build.ENTRY if image and not extra else None
     version, stack = build.compile_package(recipe, out, target.name, entry)
+    if beside is not None:
+        build.compile_package(beside, out, target.name)
+    outputs = [recipe.output, *([beside.output] if beside else [])]
     sections = build.section_bytes(recipe, out)
     flash, ram, code = _usage(sections)
     if image:
@@ -101,8 +106,8 @@ def write_package(
     write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
     write_atomic(out / PICTURE, draw_plan(program).encode())
     return Conversion(
-        files=tuple(sorted((*texts, PLAN, PICTURE, recipe.output))),
-        artifacts=(Artifact(recipe.output, EXACT),),
+        files=tuple(sorted((*texts, PLAN, PICTURE, *outputs))),
+        artifacts=tuple(Artifact(name, RUNNER if name == build.RUNNER else EXACT) for name in outputs),
         footprint=Footprint(len(program.weights), program.plan.total, code, stack),
         tools={recipe.compiler: version, "bitship": VERSION},
         schedule="" if program.stage is None else title(program.stage.stage),
@@ -117,16 +122,17 @@ def _check_budget(target: Target, ram: int, most: int | None) -> None:
         )
 
 
-def _texts(program: emit.Program, target: Target, recipe: build.Recipe) -> dict[str, bytes]:
+def _texts(program: emit.Program, target: Target) -> dict[str, bytes]:
     """Return every source file of the package by its name."""
     files = {
         "model.h": emit.header(program).encode(),
         "model.c": emit.source(program).encode(),
-        "Makefile": recipe.makefile().encode(),
     }
     if program.weights:
         files["weights.S"] = emit.weights_source(program).encode()
         files["weights.bin"] = program.weights
+    if target.kind is not TargetKind.MCU:
+        files |= hosted.texts(program)
     sources = build.kernel_files(program.functions)
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()

@@ -89,7 +89,15 @@ def _board(unit: Unit, target: Target) -> Device:
 
 
 def _computer(unit: Unit, target: Target) -> Device:
-    raise DeviceError(f"device '{unit.name}': computers and phones cannot be opened yet")
+    from bitship.device.computer import RemoteComputer
+    from bitship.device.transfer import LocalTransfer
+
+    if unit.transfer is None and target.kind is not TargetKind.HOST:
+        raise DeviceError(
+            f"device '{unit.name}': no transfer reaches it; ssh, adb or local are needed: "
+            'transfer = { driver = "ssh", host = "..." }'
+        )
+    return RemoteComputer(unit.name, target, unit.transfer or LocalTransfer(), unit.runner)
 
 
 def _cloud(unit: Unit, target: Target) -> Device:
