@@ -130,14 +130,14 @@ class _Bench:
             after = self._conditions()
             ops = self._profile(session, row)
             trace: Trace | None = None
-        return msgspec.structs.replace(
-            self._report(bits),
-            samples=samples,
-            ops=ops,
-            trace=trace,
-            conditions=tuple(c for c in (before, after) if c is not None),
-            settled=spread,
-        )
+            return msgspec.structs.replace(
+                self._report(bits),
+                samples=samples,
+                ops=ops,
+                trace=trace,
+                conditions=tuple(c for c in (before, after) if c is not None),
+                settled=spread,
+            )
 
     def _conditions(self, cool: bool = False) -> Conditions | None:
         """Read them, where the device can tell; waiting first until it is cool, where that is asked."""
@@ -159,6 +159,7 @@ class _Bench:
         return BitsDifferError(str(error), msgspec.structs.replace(self._report(bits), difference=str(error)))
 
     def _report(self, bits: Bits) -> Report:
+        """Return a report without figures; the device is asked what it is while it is still ours."""
         m = self.package.manifest
         return Report(
             schema=SCHEMA,
