@@ -32,9 +32,10 @@ def default_device(package: Package, threads: int = 1) -> Device:
     if target.emulator is not None and threads != 1:
         raise DeviceError(f"{package.path}: {threads} threads; in emulation a package runs on 1")
     if target.emulator is not None and target.kind is TargetKind.MCU:
+        from bitship.device.board import ROLES, emulated
         from bitship.device.qemu import QemuDevice
 
-        return QemuDevice(target)
+        return emulated(target) if package.artifact().role in ROLES else QemuDevice(target)
     if target.emulator is not None:
         from bitship.device.qemu_user import QemuUserDevice
 
