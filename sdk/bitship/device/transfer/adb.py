@@ -89,7 +89,8 @@ class _Adb:
 
     def shell(self, line: str, deadline_s: float) -> Completed:
         """Run a line over there; a lost connection shows in what it did not say."""
-        return self._tool(["shell", "-T", "-n", line], deadline_s)
+        done = self._tool(["shell", "-n", line], deadline_s)
+        return Completed(done.code, done.stdout.replace("\r\n", "\n"), done.stderr)  # old shells have a terminal
 
     def push(self, local: Path, remote: str) -> None:
         part = f"{remote}.partial"
