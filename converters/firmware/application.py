@@ -33,6 +33,7 @@ def app_files(target: Target, application: Application) -> list[str]:
     files = [*EVERY, f"counter_{counter[0]}.c", f"{startup}/reset.c"]
     if (target.folder / BOARD_SOURCE).is_file():
         files.append(BOARD)
+        files += ["arm/caches.h"] if target.cpu == "cortex-m7" else []
     if application is Application.FILES:
         return [*FILES_SOURCES, *files, f"{startup}/request.c"]
     assert target.uart is not None

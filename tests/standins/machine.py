@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -247,16 +247,17 @@ class Machine:
             return self._unit(address - _FPB, 0x00B, (self._fpb & 1) | _COMPARATORS << 4, self._comparators)
         if _DWT <= address < _DWT + 0x1000:
             return self._unit(address - _DWT, 0x00A, 0, [])
-        special = {
+        special: dict[int, Callable[[], int]] = {
             _DHCSR: self._dhcsr,
             _DCRDR: lambda: self._dcrdr,
             _DEMCR: lambda: self._demcr,
             _DFSR: lambda: self._dfsr,
             _CPUID: lambda: CPUID[self.name],
-            **({_CLENR0: lambda: 0xFFFFFFFF} if self.name == "microbit" else {}),
-        }.get(address)
-        if special is not None:
-            return special()
+        }
+        if self.name == "microbit":
+            special[_CLENR0] = lambda: 0xFFFFFFFF
+        if address in special:
+            return special[address]()
         if _SCS + 0xFD0 <= address < _SCS + 0x1000:
             return self._unit(address - _SCS, 0x008 if self.name == "microbit" else 0x00C, 0, [])
         return self._qtest.read(address, size)

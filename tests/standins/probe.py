@@ -41,10 +41,10 @@ class RemoteProbe:
             "is_reset_asserted": lambda: False,
             "read_dp": p.read_dp,
             "write_dp": p.write_dp,
-            "read_ap": self._read_ap,
-            "write_ap": self._write_ap,
-            "read_ap_multiple": lambda a, n: [self._read_ap(a) for _ in range(n)],
-            "write_ap_multiple": lambda a, values: [self._write_ap(a, v) for v in values] and None,
+            "read_ap": p.read_ap,
+            "write_ap": p.write_ap,
+            "read_ap_multiple": lambda a, n: [p.read_ap(a) for _ in range(n)],
+            "write_ap_multiple": self._write_ap_multiple,
         }
 
     def _property(self, name: str) -> Any:
@@ -57,11 +57,9 @@ class RemoteProbe:
         }
         return known[name]
 
-    def _read_ap(self, address: int) -> int:
-        return self._port.read_ap(address)
-
-    def _write_ap(self, address: int, value: int) -> None:
-        self._port.write_ap(address, value)
+    def _write_ap_multiple(self, address: int, values: list[int]) -> None:
+        for value in values:
+            self._port.write_ap(address, value)
 
     def serve(self, client: socket.socket) -> None:
         """Answer until the client leaves."""
