@@ -3,8 +3,8 @@
 python -m benchmarks.serial_faults --count 10000
 
 The device is the serial application itself as a process of this machine (firmware/app/host.c), a small convolution in
-it; between it and the host's link bytes are flipped, dropped, inserted, repeated, whole stretches lost, and the device is
-restarted in the middle of things.
+it; between it and the host's link bytes are flipped, dropped, inserted, repeated, whole stretches lost, and the device
+is restarted in the middle of things.
 """
 
 import argparse
