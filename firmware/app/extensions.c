@@ -175,7 +175,7 @@ static void burst(char *rest) {
 }
 
 static void profile(char *rest) {
-    uint64_t ticks[WORK_PROFILED];
+    static uint64_t ticks[WORK_PROFILED]; /* not on the stack that every run needs */
     const int32_t first = text_number(text_word(&rest));
     if (first < 0 || first >= MODEL_STEPS) {
         refuse("profile: there is no such step");
