@@ -8,6 +8,7 @@ import msgspec
 
 from bitship.errors import TargetError
 from bitship.settings import read_toml
+from bitship.targets.flashers import FlashTool
 
 ROOT = Path(__file__).resolve().parent
 
@@ -121,6 +122,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verified  whether someone here has run packages on it; an emulator or this machine counts
     clock_hz  of the core, as the start-up code sets it
     usb       vendor:product ids of the board's own serial port or probe, lower-case hexadecimal
+    flashers  what each tool that can flash it needs to know of the type, the best first
+    hub_device  a hosted device's name, where the kind is cloud
+    notes     what a user must know before the first image: wiring, jumpers, limits
     """
 
     name: str
@@ -141,6 +145,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timer: Timer | None = None
     marker: Marker | None = None
     usb: tuple[str, ...] = ()
+    flashers: tuple[FlashTool, ...] = ()
+    hub_device: str | None = None
+    notes: str = ""
 
     @property
     def folder(self) -> Path:

@@ -24,7 +24,7 @@ from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.ops import FullyConnected
 from bitship.package import Package, Staging
-from bitship.report_html import write_html
+from bitship.report.html import write_html
 from bitship.targets import ConverterName
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitship.converters.firmware import cores, hosted, stack
+from bitship.converters.firmware.application import Application, app_files, app_flags
 from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
 from bitship.passes.spread import Region
 from bitship.targets import Memory, Target, TargetKind
 from bitship.targets.base import Region as MemoryRegion
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
-APP = ("runner.c", "semihosting.c", "stack.c", "start.c", "port.h", "sections.ld")
 HEADERS = ("include/bitship/kernels.h", "src/fixed.h", "src/lanes.h", "src/product.h", "src/strip.h", "src/window.h")
 ALWAYS = ("lanes.c", "rescale.c")
 BUILD_SECONDS = 300
@@ -40,7 +40,7 @@ _FILES = {
 
 COMMON = ("-std=c99", "-Ikernels/include", "-Ikernels/src", "-I.", "-ffile-prefix-map=$(CURDIR)=.")
 HOST = ("-O3", "-fPIC", "-shared", "-fvisibility=default")
-PROGRAM = ("-O3", "-static", "-Wl,-z,noexecstack")
+PROGRAM = ("-O3", "-static", "-DMODEL_HOOKS", "-Wl,-z,noexecstack")
 RUNNER = "runner"
 IMAGE = ("-O2", "-Iapp", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
 LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none")
@@ -60,14 +60,6 @@ def header_files(sources: Sequence[str]) -> list[str]:
     families = {Path(s).parent.name for s in sources}
     extra = [f"src/{name}" for family, names in cores.HEADERS.items() if family in families for name in names]
     return sorted((*HEADERS, *extra))
-
-
-def app_files(target: Target) -> list[str]:
-    """Return what an image needs around the model, relative to ``firmware/app``."""
-    assert target.toolchain is not None
-    startup, counter = target.toolchain.startup, target.emulator.counter if target.emulator else None
-    driver = counter.driver if counter else "none"
-    return [*APP, f"counter_{driver}.c", f"{startup}/request.c", f"{startup}/reset.c"]
 
 
 @dataclass(frozen=True)
@@ -109,21 +101,18 @@ STRIP = {self.tool("strip")}
         return [self.compiler, *flags, *more, *self.sources, "-o", self.output]
 
 
-def recipe(target: Target, functions: Sequence[str], weights: bool) -> Recipe:
-    """Return how a package for the target is built."""
+def recipe(
+    target: Target, functions: Sequence[str], weights: bool, application: Application = Application.FILES
+) -> Recipe:
+    """Return how a package for the target is built; an image with the application around the model."""
+    check_described(target)
     image = target.kind is TargetKind.MCU
-    if image and (target.toolchain is None or target.flash is None or target.ram is None):
-        raise TargetError(f"{target.name}: target.toml has no toolchain, flash or ram; firmware needs all three")
-    if target.kind is not TargetKind.HOST and target.toolchain is None:
-        raise TargetError(f"{target.name}: target.toml names no toolchain, which firmware needs; use another converter")
     prefix, core = (target.toolchain.prefix, target.toolchain.flags) if target.toolchain else ("", ())
     sources = ["model.c", *(["weights.S"] if weights else []), *(f"kernels/src/{f}" for f in kernel_files(functions))]
     flags = [*COMMON, *core]
     if image:
-        counter = target.emulator.counter if target.emulator else None
-        known = {"": counter.address, "_HZ": counter.hz} if counter else {}
-        flags += [*IMAGE, *(f"-DBITSHIP_COUNTER{k}={v:#x}u" for k, v in known.items() if v), *LINK, *IMAGE_LINK]
-        sources += [f"app/{f}" for f in app_files(target) if f.endswith(".c")]
+        flags += [*IMAGE, *app_flags(target, application), *LINK, *IMAGE_LINK]
+        sources += [f"app/{f}" for f in app_files(target, application) if f.endswith(".c")]
         return Recipe(f"{prefix}gcc", tuple(flags), tuple(sources), "model.elf")
     compiler = f"{prefix}gcc" if prefix else "cc"
     if target.kind is TargetKind.HOST:
@@ -135,6 +124,14 @@ def program_beside(made: Recipe) -> Recipe:
     """Return how the command-line program is built beside a shared library, by the same compiler."""
     flags = [f for f in made.flags if f not in HOST]
     return Recipe(made.compiler, (*flags, *PROGRAM), (*hosted.FILES, *made.sources), RUNNER)
+
+
+def check_described(target: Target) -> None:
+    """Raise TargetError unless target.toml says what building takes."""
+    if target.kind is TargetKind.MCU and (target.toolchain is None or target.flash is None or target.ram is None):
+        raise TargetError(f"{target.name}: target.toml has no toolchain, flash or ram; firmware needs all three")
+    if target.kind is not TargetKind.HOST and target.toolchain is None:
+        raise TargetError(f"{target.name}: target.toml names no toolchain, which firmware needs; use another converter")
 
 
 def memory_script(flash: Memory, ram: Memory, others: Sequence[MemoryRegion] = ()) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
-from bitship.converters.firmware import build, emit, hosted
+from bitship.converters.firmware import build, emit, hosted, serial
+from bitship.converters.firmware.application import Application, app_files, app_text, application_for
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
+from bitship.converters.firmware.serial import TinyModel
 from bitship.errors import DoesNotFitError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
@@ -21,10 +23,6 @@ from bitship.version import VERSION
 
 PLAN = "plan.json"
 PICTURE = picture.FILE
-EXACT = "firmware"
-RUNNER = "runner"
-
-
 STACK_ALLOWANCE = 2048  # bytes kept for the stack while a schedule is chosen; the image tells what it is
 
 
@@ -35,12 +33,23 @@ class FirmwareConverter:
     ram       bytes of RAM that arena, stack and static data may take together; None: what the target has
     streamed  whether the image arrives by rows while the model runs (``model_run_rows``), and is never whole in RAM;
               None: where that is the cheapest way into a given ``ram``
+    application  the program around the model; None: FILES where the target is emulated, else SERIAL
+    tiny         which model of MLPerf Tiny a serial application says it runs
     """
 
-    def __init__(self, stage: Stage | None = None, ram: int | None = None, streamed: bool | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage | None = None,
+        ram: int | None = None,
+        streamed: bool | None = None,
+        application: Application | None = None,
+        tiny: TinyModel = TinyModel.NONE,
+    ) -> None:
         self._stage = stage
         self._ram = ram
         self._streamed = streamed
+        self._application = application
+        self._tiny = tiny
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write sources, build the image (or shared library) and measure it.
@@ -48,7 +57,9 @@ class FirmwareConverter:
         Raises DoesNotFitError before the compiler runs when constants or arena alone are too large, and after it
         when the image is; MissingDependencyError without the target's compiler.
         """
-        return write_package(self.lower(graph, target), target, out, self._ram)
+        return write_package(
+            self.lower(graph, target), target, out, self._ram, application=self._application, tiny=self._tiny
+        )
 
     def lower(self, graph: Graph, target: Target) -> emit.Program:
         """Return the calls and the memory plan that ``convert`` writes out, with no compiler at work."""
@@ -77,19 +88,25 @@ def write_package(
     out: Path,
     most: int | None = None,
     objects: Mapping[str, bytes] | None = None,
+    application: Application | None = None,
+    tiny: TinyModel = TinyModel.NONE,
 ) -> Conversion:
     """Write a program's sources, build and measure them.
 
     most     bytes of RAM that arena, stack and static data may take together
     objects  object files by name, of functions that another tool compiled; with them the stack has no proven bound
+    application  the program around the model in an image; None: the target's
+    tiny     which model of MLPerf Tiny a serial application says it runs
     """
     image, extra = target.kind is TargetKind.MCU, dict(objects or {})
     build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
     build.check_regions(target, program.plan.elsewhere)
-    recipe = build.recipe(target, program.functions, bool(program.weights))
+    build.check_described(target)
+    app = application_for(target, application) if image else Application.FILES
+    recipe = build.recipe(target, program.functions, bool(program.weights), app)
     recipe = replace(recipe, sources=(*recipe.sources, *extra))
     beside = build.program_beside(recipe) if target.kind is TargetKind.HOST else None
-    texts = _texts(program, target) | {"Makefile": recipe.makefile(beside).encode()} | extra
+    texts = _texts(program, target, app, tiny) | {"Makefile": recipe.makefile(beside).encode()} | extra
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
@@ -107,7 +124,7 @@ def write_package(
     write_atomic(out / PICTURE, draw_plan(program).encode())
     return Conversion(
         files=tuple(sorted((*texts, PLAN, PICTURE, *outputs))),
-        artifacts=tuple(Artifact(name, RUNNER if name == build.RUNNER else EXACT) for name in outputs),
+        artifacts=tuple(Artifact(name, name if name == build.RUNNER else app.role) for name in outputs),
         footprint=Footprint(len(program.weights), program.plan.total, code, stack),
         tools={recipe.compiler: version, "bitship": VERSION},
         schedule="" if program.stage is None else title(program.stage.stage),
@@ -122,25 +139,29 @@ def _check_budget(target: Target, ram: int, most: int | None) -> None:
         )
 
 
-def _texts(program: emit.Program, target: Target) -> dict[str, bytes]:
+def _texts(program: emit.Program, target: Target, application: Application, tiny: TinyModel) -> dict[str, bytes]:
     """Return every source file of the package by its name."""
+    hosted_too = target.kind is not TargetKind.MCU
     files = {
         "model.h": emit.header(program).encode(),
-        "model.c": emit.source(program).encode(),
+        "model.c": emit.source(program, hosted_too or application is not Application.FILES).encode(),
     }
     if program.weights:
         files["weights.S"] = emit.weights_source(program).encode()
         files["weights.bin"] = program.weights
-    if target.kind is not TargetKind.MCU:
-        files |= hosted.texts(program)
+    if hosted_too:
+        files |= hosted.texts(program) | {serial.STEPS: serial.steps_text(program)}
     sources = build.kernel_files(program.functions)
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
     if target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
-        for name in build.app_files(target):
-            files[f"app/{name}"] = (build.FIRMWARE / "app" / name).read_bytes()
+        for name in app_files(target, application):
+            files[f"app/{name}"] = app_text(target, name)
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
         files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()
+        if application is not Application.FILES:
+            files[serial.CONFIG] = serial.config(program, target, tiny).encode()
+            files[serial.STEPS] = serial.steps_text(program)
         files["app/arenas.ld"] = build.arenas_script(target.memories).encode()
     return files
 
@@ -149,7 +170,7 @@ def _usage(sections: dict[str, int]) -> tuple[int, int, int]:
     """Return (flash, RAM, code) in bytes; code is everything in flash but the weights."""
     data = sections.get(".data", 0)
     ram = data + sum(sections.get(s, 0) for s in (".bss", ".arena", ".stack"))
-    code = data + sum(sections.get(s, 0) for s in (".vectors", ".text", ".rodata", ".ARM.exidx"))
+    code = data + sum(sections.get(s, 0) for s in (".boot", ".vectors", ".text", ".rodata", ".ARM.exidx"))
     return code + sections.get(".weights", 0), ram, code
 
 

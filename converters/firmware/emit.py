@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from bitship.converters.firmware.ctext import Constants, arena, comment, node_lines, prototypes, where
-from bitship.converters.firmware.program import Program, lower_graph
-from bitship.converters.firmware.stage_text import READ, stage_function
+from bitship.converters.firmware.program import Program, lower_graph, step_of
+from bitship.converters.firmware.stage_text import HOOK, READ, stage_function
 from bitship.passes.plan import ALIGNMENT
 from bitship.version import VERSION
 
@@ -42,11 +42,13 @@ def header(p: Program) -> str:
 #define MODEL_ARENA_BYTES {max(p.plan.peak, ALIGNMENT)}
 #define MODEL_WEIGHTS_BYTES {len(p.weights)}
 #define MODEL_STREAMED {int(streamed)}
+#define MODEL_STEPS {len(p.steps)}
 {chr(10).join(sizes)}
 
 extern const char model_digest[65];
 
 {run}
+{_HOOKED.replace("ARGUMENTS", f"{READ}, {HOOK}" if streamed else HOOK)}
 /* The arena, MODEL_ARENA_BYTES. */
 uint8_t *model_arena(void);
 
@@ -67,6 +69,19 @@ typedef int (*model_read_rows)(void *context, int32_t first, int32_t rows, void 
 
 /* 0, a negative enum bitship_error, or what `read` returned. */
 int model_run_rows(model_read_rows read, void *context);
+"""
+
+_HOOKED = """#if defined(MODEL_HOOKS) /* a second copy of the calls, for looking into a run; model_run stays as it is */
+/* After every step: which it was, and whether its tensor is whole (within strips and tiles it is not). Anything but 0
+ * ends the run. */
+typedef int (*model_step)(void *watcher, int32_t step, int whole);
+
+/* 0, a negative enum bitship_error, or what `after` returned. */
+int model_run_steps(ARGUMENTS);
+
+/* The memories that tensors lie in, the arena first; a null pointer when there is none of that number. */
+uint8_t *model_memory(int i, int32_t *bytes);
+#endif
 """
 
 _GUARDS = f"""#if defined(MODEL_CANARIES) /* debug builds: known bytes around the arena, looked at after every call */
@@ -111,8 +126,8 @@ static int intact(void) {{
 """
 
 
-def source(p: Program) -> str:
-    """Return model.c."""
+def source(p: Program, hooks: bool = False) -> str:
+    """Return model.c; with ``model_run_steps`` in it where hooks are asked for."""
     constants = Constants()
     stage = stage_function(p, p.stage, constants) + "\n" if p.stage else ""
     body = []
@@ -120,6 +135,7 @@ def source(p: Program) -> str:
         body = [f"    TRY(run_stage({'read, context' if p.streamed else ''}));"]
     for node, calls in p.calls[p.stage.stage.nodes if p.stage else 0 :]:
         body += node_lines(p, node, calls, constants)
+    hooked = _hooked(p, constants) if hooks else ""
     weights = "extern const uint8_t model_weights[];\n" if p.weights else ""
     strips = '#include "strip.h"\n' if p.stage else ""
     declared = "\n".join(constants.lines)
@@ -150,10 +166,54 @@ const char model_digest[65] = MODEL_DIGEST;
 {chr(10).join(body)}
     return error;
 }}
-
+{hooked}
 uint8_t *model_arena(void) {{ return arena; }}
 
 {_accessors(p)}"""
+
+
+def _hooked(p: Program, constants: Constants) -> str:
+    """Return ``model_run_steps``."""
+    body, first, stage = [], 0, ""
+    held = [(name, nbytes) for name, nbytes in p.plan.elsewhere.items() if nbytes]
+    others = [f"case {i}:\n        *bytes = {n};\n        return {arena(m)};" for i, (m, n) in enumerate(held, 1)]
+    if p.stage:
+        first = p.stage.stage.nodes
+        stage = stage_function(p, p.stage, constants, hooks=True) + "\n"
+        body.append(f"    TRY(run_stage_steps({'read, context, ' if p.streamed else ''}after, watcher));")
+        body.append(f"    STEP({step_of(p, p.calls[first - 1][0])}, 1);")
+    for node, calls in p.calls[first:]:
+        body += node_lines(p, node, calls, constants)
+        body += [f"    STEP({step_of(p, node)}, 1);"] if calls else []
+    return f"""
+#if defined(MODEL_HOOKS)
+#define STEP(step, whole)                    \\
+    do {{                                     \\
+        error = after(watcher, step, whole); \\
+        if (error != BITSHIP_OK) {{           \\
+            return error;                    \\
+        }}                                    \\
+    }} while (0)
+
+{stage}int model_run_steps({f"{READ}, {HOOK}" if p.streamed else HOOK}) {{
+    int error = BITSHIP_OK;
+    guard();
+
+{chr(10).join(body)}
+    return error;
+}}
+
+uint8_t *model_memory(int i, int32_t *bytes) {{
+    switch (i) {{
+    case 0:
+        *bytes = MODEL_ARENA_BYTES;
+        return arena;
+    {_cases(others)}default:
+        return NULL;
+    }}
+}}
+#endif
+"""
 
 
 def _elsewhere(p: Program) -> str:

@@ -58,6 +58,11 @@ class Program:
         own = (call for _, calls in self.calls for call in calls if not isinstance(call, Foreign))
         return sorted({call.function for call in own})
 
+    @cached_property
+    def steps(self) -> tuple[tuple[Node, tuple[Call, ...]], ...]:
+        """The nodes that run at all, with their calls, in order: a reshape, or a view, does not."""
+        return tuple((node, calls) for node, calls in self.calls if calls)
+
     @property
     def foreign(self) -> list[Foreign]:
         """Calls of functions that another tool compiled, in order."""
@@ -107,6 +112,11 @@ class Lowered:
     def _arranged(self) -> tuple[Graph, Plan]:
         """The whole graph in its best order, in one arena: the solver runs once."""
         return arrange(self.graph, self._scratch, self._overlaps(0))
+
+
+def step_of(program: Program, node: Node) -> int:
+    """Return a node's place among the steps."""
+    return next(i for i, (n, _) in enumerate(program.steps) if n.output == node.output)
 
 
 def lower_calls(graph: Graph, core: Core) -> Lowered:

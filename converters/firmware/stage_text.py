@@ -3,21 +3,23 @@
 from dataclasses import dataclass
 
 from bitship.converters.firmware.ctext import Constants, invoke, tensor_type, title, where
-from bitship.converters.firmware.program import Program
+from bitship.converters.firmware.program import Program, step_of
 from bitship.converters.firmware.stage import StageCall, StageProgram, cut_name, pixel_bytes, row_bytes, tile_name
 from bitship.graph import Node
 from bitship.passes.spans import Axis, Edge
 from bitship.passes.stage import Geometry, Halo
 
 READ = "model_read_rows read, void *context"
+HOOK = "model_step after, void *watcher"
 
 
-def stage_function(p: Program, s: StageProgram, constants: Constants) -> str:
-    """Return ``run_stage``, a function that runs the stage's nodes."""
-    text = _StageText(p, s, s.geometry, constants)
+def stage_function(p: Program, s: StageProgram, constants: Constants, hooks: bool = False) -> str:
+    """Return ``run_stage``, a function that runs the stage's nodes; with hooks ``run_stage_steps``, beside it."""
+    text = _StageText(p, s, s.geometry, constants, hooks)
     lines = text.strips() if s.stage.halo is Halo.CACHED else text.tiles()
-    arguments = READ if s.stage.streamed else "void"
-    head = [f"static int run_stage({arguments}) {{", "    int error = BITSHIP_OK;"]
+    arguments = [*([READ] if s.stage.streamed else []), *([HOOK] if hooks else [])]
+    name = "run_stage_steps" if hooks else "run_stage"
+    head = [f"static int {name}({', '.join(arguments) or 'void'}) {{", "    int error = BITSHIP_OK;"]
     return "\n".join([*head, *lines, "    return error;", "}\n"])
 
 
@@ -47,6 +49,11 @@ class _StageText:
     s: StageProgram
     g: Geometry
     constants: Constants
+    hooks: bool
+
+    def step(self, node: Node, indent: str) -> list[str]:
+        """Return the hook after a node's calls, where hooks are asked for."""
+        return [f"{indent}STEP({step_of(self.p, node)}, 0);"] if self.hooks else []
 
     def number(self, tensor: str) -> int:
         """Return which tensor of the stage it is: its variable's number."""
@@ -125,7 +132,7 @@ class _StageText:
                     f"in_h = bitship_rows_in(p.out_h, {axis.stride}, {axis.extent}, p.pad_top, {held}.to - first)",
                 ]
             lines += self.call(node, call, fields, places, "            ")
-        return [*lines, "        }"]
+        return [*lines, *self.step(node, "            "), "        }"]
 
     def tiles(self) -> list[str]:
         """Return the loops over tiles of rows and columns."""
@@ -176,7 +183,7 @@ class _StageText:
         for call in calls:
             fields = _sized(call, f"({out}.bottom - {out}.top) * ({out}.right - {out}.left)")
             lines += self.call(node, call, _extents(out, rows, columns) if call.window else fields, places, indent)
-        return [*lines, "            }"]
+        return [*lines, *self.step(node, indent), "            }"]
 
     def needed(self, node: Node, out: str) -> str:
         """Return the expression of what a window op reads for a region."""

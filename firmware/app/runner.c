@@ -6,43 +6,13 @@
  *            then each record: model_run's result, counter ticks (64-bit), all outputs in order, crc;
  *            then "BSND", number of records, stack bytes, arena bytes that were ever written, crc
  */
+#include "arena.h"
 #include "bitship/kernels.h"
+#include "crc.h"
 #include "model.h"
 #include "port.h"
 
-#include <string.h>
-
-static uint32_t crc32(uint32_t crc, const void *data, int32_t bytes) {
-    static const uint32_t table[16] = {0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu,
-                                       0x76DC4190u, 0x6B6B51F4u, 0x4DB26158u, 0x5005713Cu,
-                                       0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu,
-                                       0x9B64C2B0u, 0x86D3D2D4u, 0xA00AE278u, 0xBDBDF21Cu};
-    const uint8_t *p = (const uint8_t *)data;
-    crc = ~crc;
-    for (int32_t i = 0; i < bytes; i++) {
-        crc = (crc >> 4) ^ table[(crc ^ p[i]) & 15u];
-        crc = (crc >> 4) ^ table[(crc ^ ((uint32_t)p[i] >> 4)) & 15u];
-    }
-    return ~crc;
-}
-
 #define RECORD_DAMAGED 1 /* beside model_run's results, which are 0 or negative */
-#define PATTERN 0xB175417Bu
-
-static void arena_paint(void) {
-    for (int32_t i = 0; i + 4 <= MODEL_ARENA_BYTES; i += 4) {
-        *(uint32_t *)(void *)(model_arena() + i) = PATTERN;
-    }
-}
-
-/* One past the last byte of the arena that does not hold the paint any more. */
-static int32_t arena_used(void) {
-    int32_t used = MODEL_ARENA_BYTES & ~3;
-    while (used > 0 && *(const uint32_t *)(const void *)(model_arena() + used - 4) == PATTERN) {
-        used -= 4;
-    }
-    return used;
-}
 
 /* A part of a file, with the crc of what was transferred so far. */
 struct part {

@@ -12,5 +12,8 @@ void port_start(void) {
     for (uint32_t *to = __bss_start; to != __bss_end; to++) {
         *to = 0;
     }
+#if defined(BITSHIP_BOARD)
+    port_board_start();
+#endif
     port_exit(port_main());
 }

@@ -1,19 +1,28 @@
 """Prove a package's bits on a device, and only then measure it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from bitship.converters.base import Numerics
-from bitship.device.base import Device
+from bitship.converters.base import Artifact, Numerics
+from bitship.device import desk
+from bitship.device.base import Conditioned, Conditions, Device, DeviceSession, OpSamples, Profiles, Trace
+from bitship.device.meters import MeterDriver
 from bitship.errors import BitsDifferError, DeviceError
 from bitship.graph.base import Array
+from bitship.measuring import Effort, sample
 from bitship.package import Package
 from bitship.passes.picture import FILE as PICTURE
 from bitship.report import SCHEMA, Bits, Report
 from bitship.targets import TargetKind, load
+
+HOST, EMULATOR = "host", "emulator"
+PLAN = "plan.json"
+MOST_PROFILES = 10  # executions that per-op figures are taken from
 
 
 def default_device(package: Package, threads: int = 1) -> Device:
@@ -36,55 +45,141 @@ def default_device(package: Package, threads: int = 1) -> Device:
     return HostDevice(threads)
 
 
+def resolve(name: str, package: Package, threads: int = 1) -> tuple[Device, MeterDriver | None]:
+    """Return a device by its name, and its power meter.
+
+    name  ``host``; ``emulator``: what runs the target's packages without further word; or a unit of devices.toml
+    """
+    if name in (HOST, EMULATOR):
+        device = default_device(package, threads)
+        if (name == HOST) != (device.name == HOST):
+            raise DeviceError(
+                f"{package.path}: a package for {package.manifest.target} does not run on '{name}'; "
+                f"'{device.name}' or a unit of {desk.FILE} can"
+            )
+        return device, None
+    unit = desk.read().unit(name)
+    if threads != 1:
+        raise DeviceError(f"bench: {threads} threads for device '{name}'; a device of one's own has its own")
+    return desk.connect(unit), unit.meter
+
+
 def bench(
     package: Package | str | Path,
-    device: Device | None = None,
+    device: Device | str | None = None,
     runs: int = 20,
     warmup: int = 3,
     role: str | None = None,
     threads: int = 1,
+    *,
+    effort: Effort | None = None,
+    meter: MeterDriver | None = None,
+    tick: Callable[[int, float], None] | None = None,
 ) -> Report:
     """Run a package's golden vectors on a device, compare every bit, then measure.
 
     package  a Package or its folder
-    device   where to run; this machine or the target's emulator when None
+    device   where to run: a Device, a name that ``resolve`` knows, this machine or the target's emulator when None
     runs     executions measured on the first random vector, after ``warmup`` unrecorded ones
     role     which artifact; the exact one when None. A tolerant one is measured with its difference stated.
     threads  how many a tvm package runs on, here; the report's environment says it. Only without a ``device``
+    effort   how much is measured, instead of ``runs`` and ``warmup``
+    meter    a power meter on the device's supply; a unit of devices.toml brings its own
+    tick     hears of executions done and the spread of the median after every round
 
-    Raises BitsDifferError (and measures nothing) when an exact artifact gives other bits, naming the first.
+    Raises BitsDifferError (and measures nothing) when an exact artifact gives other bits, naming the first, with the
+    report of it as ``error.report``.
     """
     if not isinstance(package, Package):
         package = Package.open(Path(package))
-    if runs < 1:
-        raise DeviceError(f"bench: {runs} runs; at least 1 is needed")
-    if device is not None and threads != 1:
+    effort = effort or Effort(runs=runs, warmup=warmup, most=max(runs, Effort().most))
+    effort.check()
+    if isinstance(device, str):
+        device, own = resolve(device, package, threads)
+        meter = meter or own
+    elif device is not None and threads != 1:
         raise DeviceError(f"bench: {threads} threads for device '{device.name}'; a device of one's own has its own")
     device = device or default_device(package, threads)
-    artifact = package.artifact(role)
-    inputs, wanted = package.vectors()
-    with device.open(package, role) as session:
-        bits = compare_bits(session.run(inputs), wanted, package, artifact.numerics)
-        samples = session.measure(inputs[min(2, len(inputs) - 1)], runs, warmup)
-    m = package.manifest
-    return Report(
-        schema=SCHEMA,
-        package=m.name,
-        target=m.target,
-        device=device.name,
-        converter=m.converter.value,
-        artifact=artifact.role,
-        numerics=artifact.numerics,
-        graph_digest=m.graph_digest,
-        macs=m.macs,
-        footprint=m.footprint,
-        bits=bits,
-        samples=samples,
-        environment=device.environment(),
-        tools=m.tools,
-        when=datetime.now(UTC).isoformat(timespec="seconds"),
-        plan=(package.path / PICTURE).read_text() if PICTURE in m.files else "",
-    )
+    return _Bench(package, role, package.artifact(role), device, effort, meter, tick).run()
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """One package on one device."""
+
+    package: Package
+    role: str | None
+    artifact: Artifact
+    device: Device
+    effort: Effort
+    meter: MeterDriver | None
+    tick: Callable[[int, float], None] | None
+
+    def run(self) -> Report:
+        inputs, wanted = self.package.vectors()
+        row = inputs[min(2, len(inputs) - 1)]
+        with self.device.open(self.package, self.role) as session:
+            found = session.run(inputs)
+            try:
+                bits = compare_bits(found, wanted, self.package, self.artifact.numerics)
+            except BitsDifferError as e:
+                raise self._differs(e, found, wanted) from None
+            before = self._conditions()
+            samples, spread = sample(session, row, self.effort, self.tick)
+            after = self._conditions()
+            ops = self._profile(session, row)
+            trace: Trace | None = None
+        return msgspec.structs.replace(
+            self._report(bits),
+            samples=samples,
+            ops=ops,
+            trace=trace,
+            conditions=tuple(c for c in (before, after) if c is not None),
+            settled=spread,
+        )
+
+    def _conditions(self) -> Conditions | None:
+        return self.device.conditions() if isinstance(self.device, Conditioned) else None
+
+    def _profile(self, session: DeviceSession, row: tuple[Array, ...]) -> tuple[OpSamples, ...]:
+        if not self.effort.profile or not isinstance(session, Profiles):
+            return ()
+        return session.profile(row, min(self.effort.runs, MOST_PROFILES))
+
+    def _differs(
+        self, error: BitsDifferError, found: Sequence[tuple[Array, ...]], wanted: Sequence[tuple[Array, ...]]
+    ) -> BitsDifferError:
+        bits = compare_bits(found, wanted, self.package, Numerics.TOLERANT)
+        return BitsDifferError(str(error), msgspec.structs.replace(self._report(bits), difference=str(error)))
+
+    def _report(self, bits: Bits) -> Report:
+        m = self.package.manifest
+        return Report(
+            schema=SCHEMA,
+            package=m.name,
+            target=m.target,
+            device=self.device.name,
+            converter=m.converter.value,
+            artifact=self.artifact.role,
+            numerics=self.artifact.numerics,
+            graph_digest=m.graph_digest,
+            macs=m.macs,
+            footprint=m.footprint,
+            bits=bits,
+            samples=(),
+            environment=self.device.environment(),
+            tools=m.tools,
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            plan=(self.package.path / PICTURE).read_text() if PICTURE in m.files else "",
+            sections=self._sections(),
+        )
+
+    def _sections(self) -> dict[str, int]:
+        """Return what the image's sections take, from the plan beside it."""
+        if PLAN not in self.package.manifest.files:
+            return {}
+        body = msgspec.json.decode((self.package.path / PLAN).read_bytes())
+        return {str(k): int(v) for k, v in body.get("sections", {}).items()}
 
 
 def compare_bits(

@@ -131,7 +131,7 @@ def run(out: Path, overwrite: bool) -> None:
         *(("left out", line) for line in skipped),
     ]
     from bitship import report
-    from bitship.report_html import write_html
+    from bitship.report.html import write_html
 
     report.save(reports, out / "report.json")
     write_html(reports, out / "report.html", "One model, the same bits everywhere", notes)

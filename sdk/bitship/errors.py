@@ -16,6 +16,11 @@
 A message reads ``where: what was found, what is allowed[; what to do]``.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bitship.report import Report
+
 
 class BitshipError(Exception):
     """Base of every error a user of bitship can cause or mend."""
@@ -62,4 +67,8 @@ class DeviceError(BitshipError):
 
 
 class BitsDifferError(DeviceError):
-    """The bits that came back are not the reference's."""
+    """The bits that came back are not the reference's; ``report``, where there is one, says how many and where."""
+
+    def __init__(self, message: str, report: "Report | None" = None) -> None:
+        super().__init__(message)
+        self.report = report

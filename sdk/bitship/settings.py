@@ -24,12 +24,17 @@ def read_toml(path: Path, kind: type[T], error: type[Exception] = FormatError) -
         data = path.read_bytes()
     except OSError as e:
         raise error(f"{path}: cannot be read: {e.strerror}") from None
+    return parse_toml(data, str(path), kind, error)
+
+
+def parse_toml(data: bytes, where: str, kind: type[T], error: type[Exception] = FormatError) -> T:
+    """Return TOML text as ``kind``; ``error`` names ``where`` it is from, the key, and what is allowed."""
     try:
         return msgspec.toml.decode(data, type=kind)
     except msgspec.MsgspecError as e:
-        raise error(f"{path}: {_explain(str(e), kind)}") from None
+        raise error(f"{where}: {_explain(str(e), kind)}") from None
     except UnicodeDecodeError:
-        raise error(f"{path}: is not UTF-8 text") from None
+        raise error(f"{where}: is not UTF-8 text") from None
 
 
 def _explain(message: str, kind: type) -> str:

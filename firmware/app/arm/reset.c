@@ -4,6 +4,7 @@
 extern uint32_t __stack_top[];
 
 void port_reset(void) __attribute__((noreturn));
+void port_systick(void);
 static void port_fault(void) __attribute__((noreturn));
 
 typedef void (*vector)(void);
@@ -17,9 +18,12 @@ struct vector_table {
 __attribute__((section(".vectors"), used)) static const struct vector_table vectors = {
     __stack_top,
     {port_reset, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault,
-     port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault}};
+     port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_systick}};
 
 static void port_fault(void) { port_exit(PORT_EXIT_FAULT); }
+
+/* counter_systick.c has another. */
+__attribute__((weak)) void port_systick(void) { port_exit(PORT_EXIT_FAULT); }
 
 #define CCR (*(volatile uint32_t *)0xE000ED14u)
 #define CPACR (*(volatile uint32_t *)0xE000ED88u)

@@ -2,7 +2,7 @@
 #include "port.h"
 
 void port_reset(void) __attribute__((noreturn, used));
-static void port_fault(void) __attribute__((noreturn, aligned(4)));
+static void port_fault(void) __attribute__((noreturn, aligned(256))); /* an ESP32-C3 has no finer mtvec */
 
 __asm__(
     ".section .vectors, \"ax\"\n"

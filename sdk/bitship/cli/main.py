@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from bitship.cli import memory, models, packages, system
+from bitship.cli import benches, memory, models, packages, system
 from bitship.errors import BitshipError
 from bitship.version import VERSION
 
@@ -27,9 +27,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     packages.fit,
     memory.plan,
     packages.export,
-    packages.bench,
-    packages.compare,
-    packages.report,
+    benches.bench,
+    benches.compare,
+    benches.report,
     system.targets,
     system.devices,
     system.doctor,

@@ -11,7 +11,7 @@ from bitship.report import number
 if TYPE_CHECKING:
     from rich.console import Console
 
-_PLAIN_WIDTH = 150  # where the output is no terminal
+_PLAIN_WIDTH = 180  # where the output is no terminal
 
 
 def console(stderr: bool = False) -> "Console":

@@ -1,7 +1,7 @@
-"""Commands on packages and reports: export, bench, compare, report."""
+"""Commands that make packages: export, fit."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 import typer
@@ -9,9 +9,6 @@ import typer
 from bitship.cli.models import Calibration, Json, Model, Outputs, RecipeName, read_model
 from bitship.cli.output import console, emit_json, table, working
 from bitship.targets import ConverterName
-
-if TYPE_CHECKING:
-    from bitship.report import Report
 
 Converter = Annotated[
     ConverterName | None, typer.Option(help="Which of the target's converters; its first when not given.")
@@ -111,96 +108,3 @@ def fit(
             f"enough of both have: {others}; else use a smaller input or model"
         )
         raise typer.Exit(1)
-
-
-def bench(
-    package: Annotated[list[Path], typer.Argument(help="Package folders.")],
-    runs: Annotated[int, typer.Option(min=1, help="Recorded executions.")] = 20,
-    warmup: Annotated[int, typer.Option(min=0, help="Executions before them.")] = 3,
-    artifact: Annotated[str | None, typer.Option(help="Which artifact, by role; the exact one when not given.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a tvm package runs on, on this machine.")] = 1,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the report as JSON.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page.")] = None,
-    json: Json = False,
-) -> None:
-    """Prove a package's bits on its device, then measure it; wrong bits are an error and nothing is timed."""
-    from bitship import report as reports
-    from bitship.benchmarking import bench as run
-
-    found = []
-    for path in package:
-        with working(f"benchmarking {path}", json):
-            found.append(run(path, runs=runs, warmup=warmup, role=artifact, threads=threads))
-    if out is not None:
-        reports.save(found, out)
-    if html is not None:
-        _write_html(found, html)
-    _show(found, json)
-
-
-def report(
-    file: Annotated[list[Path], typer.Argument(help="Report files written by 'bitship bench -o'.")],
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
-    json: Json = False,
-) -> None:
-    """Show reports as a table, or turn them into one HTML page."""
-    from bitship import report as reports
-
-    found = [r for path in file for r in reports.load(path)]
-    if html is not None:
-        _write_html(found, html)
-    _show(found, json)
-
-
-def compare(
-    a: Annotated[Path, typer.Argument(help="A report.")],
-    b: Annotated[Path, typer.Argument(help="Another; ratios are b / a.")],
-    json: Json = False,
-) -> None:
-    """Compare two reports figure by figure; a ratio is marked when the medians' intervals do not overlap."""
-    from bitship import report as reports
-
-    rows = reports.compare(reports.load(a), reports.load(b))
-    if json:
-        emit_json(rows)
-        return
-    table(
-        f"{b} against {a}",
-        ["figure", "kind", "unit", "a", "b", "b / a", "clear"],
-        [(r.what, r.kind.value, r.unit, r.a, r.b, f"{r.ratio:.3f}", r.clear) for r in rows],
-        left=3,
-    )
-
-
-def _write_html(found: list["Report"], path: Path) -> None:
-    from bitship.report_html import write_html
-
-    write_html(found, path)
-    console(stderr=True).print(f"wrote {path}")
-
-
-def _show(found: list["Report"], json: bool) -> None:
-    from bitship.report import number, summarize
-
-    if json:
-        emit_json(found)
-        return
-    rows = []
-    for r in found:
-        bits = (
-            "exact" if r.bits.exact else f"{r.bits.differing} of {r.bits.elements} differ, max {r.bits.max_difference}"
-        )
-        title: tuple[str, ...] = (r.package, r.target, f"{r.converter}/{r.artifact}", bits)
-        for s in map(summarize, r.samples):
-            rows.append((*title, s.name, s.kind.value, number(s.median), s.unit, number(s.p90), f"{s.cv * 100:.1f} %"))
-            title = ("", "", "", "")
-        if not r.samples:
-            rows.append((*title, "bits only", "", "-", "", "-", "-"))
-    columns = ["package", "target", "artifact", "bits", "figure", "kind", "median", "unit", "p90", "CV"]
-    table("", columns, rows, left=6)
-    for r in found:
-        flash = r.footprint.weights_bytes + (r.footprint.code_bytes or 0)
-        console().print(
-            f"  {r.package}: {r.bits.vectors} vectors, {r.bits.elements:,} elements compared; "
-            f"flash {flash:,} B, arena {r.footprint.arena_bytes:,} B"
-        )

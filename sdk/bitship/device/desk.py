@@ -17,6 +17,7 @@ import msgspec
 
 from bitship.device.base import Device
 from bitship.device.console import ConsoleSettings
+from bitship.device.farm import FarmSettings
 from bitship.device.flash import FlasherSettings
 from bitship.device.meters import MeterSettings
 from bitship.device.power import PowerSettings
@@ -29,20 +30,27 @@ FILE = "devices.toml"
 VARIABLE = "BITSHIP_DEVICES"
 
 
-class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One unit: what type it is and the drivers that reach it; a driver that is left out is done without.
+class Drivers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What reaches a unit; a driver that is left out is done without."""
 
-    runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
-    """
-
-    name: str
-    target: str
     console: ConsoleSettings | None = None
     flasher: FlasherSettings | None = None
     transfer: TransferSettings | None = None
     power: PowerSettings | None = None
     meter: MeterSettings | None = None
+
+
+class Unit(Drivers, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One unit: what type it is, and its drivers.
+
+    runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
+    farm    where the unit is borrowed; its place may bring drivers that are left out here
+    """
+
+    name: str
+    target: str
     runner: str | None = None
+    farm: FarmSettings | None = None
 
 
 class Desk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,6 +122,10 @@ OPENERS: dict[TargetKind, Callable[[Unit, Target], Device]] = {
 
 
 def connect(unit: Unit) -> Device:
-    """Return a unit as a Device; nothing is opened before a package is."""
+    """Return a unit as a Device; nothing is opened, or borrowed, before a package is."""
+    if unit.farm is not None:
+        from bitship.device.borrowed import BorrowedDevice
+
+        return BorrowedDevice(unit, unit.farm)
     target = load(unit.target)
     return OPENERS[target.kind](unit, target)

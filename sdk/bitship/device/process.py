@@ -1,13 +1,24 @@
 """Other people's programs, run with a deadline; what they say is the error."""
 
+import codecs
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from bitship.errors import DeviceError, MissingDependencyError
 
 _LAST_LINES = 3
+_END_SECONDS = 5.0
+
+Heard = Callable[[str], None]
+Hint = tuple[str, str]  # (what a failing program says, what to do about it)
 
 
 def find_tool(name: str, install: str) -> str:
@@ -18,28 +29,75 @@ def find_tool(name: str, install: str) -> str:
     return path
 
 
-def run_tool(words: Sequence[str], deadline_s: float, cwd: Path | None = None) -> str:
-    """Run a program and return what it printed; DeviceError with its last words when it fails or hangs."""
+def run_tool(
+    words: Sequence[str],
+    deadline_s: float,
+    cwd: Path | None = None,
+    heard: Heard | None = None,
+    hints: Sequence[Hint] = (),
+) -> str:
+    """Run a program and return what it printed; DeviceError with its last words when it fails or hangs.
+
+    heard  gets the output as it comes; hints  the first whose text a failing program said ends the error's message
+    """
     line = " ".join(words)
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             words,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=deadline_s,
-            check=False,
+            start_new_session=True,
         )
     except FileNotFoundError:
         raise MissingDependencyError(f"{words[0]}: not found; install it, or name its path") from None
     except OSError as e:
         raise DeviceError(f"{line}: cannot be started: {e.strerror}") from None
+    parts: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=_read, args=(process.stdout, parts, heard), daemon=True)
+    end = time.monotonic() + deadline_s
+    try:
+        reader.start()
+        reader.join(deadline_s)
+        process.wait(max(0.0, end - time.monotonic()))
+        late = reader.is_alive()
     except subprocess.TimeoutExpired:
-        raise DeviceError(f"{line}: not done after {deadline_s:g} s, stopped") from None
-    if done.returncode != 0:
-        said = " | ".join(done.stdout.strip().splitlines()[-_LAST_LINES:]) or "nothing said"
-        raise DeviceError(f"{line}: ended with code {done.returncode}: {said}")
-    return done.stdout
+        late = True
+    finally:
+        _kill(process)
+    if late:
+        raise DeviceError(f"{line}: not done after {deadline_s:g} s, stopped")
+    said = "".join(parts)
+    if process.returncode != 0:
+        raise DeviceError(f"{line}: ended with code {process.returncode}: {last_words(said)}{_hint(said, hints)}")
+    return said
+
+
+def last_words(said: str) -> str:
+    """Return the last lines of an output as one."""
+    lines = [" ".join(text.split()) for text in said.replace("\r", "\n").splitlines() if text.strip()]
+    return " | ".join(lines[-_LAST_LINES:]) or "nothing said"
+
+
+def _hint(said: str, hints: Sequence[Hint]) -> str:
+    return next((f"; {todo}" for text, todo in hints if text.lower() in said.lower()), "")
+
+
+def _read(stream: IO[bytes], parts: list[str], heard: Heard | None) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while data := os.read(stream.fileno(), 4096):
+        text = decoder.decode(data)
+        parts.append(text)
+        if heard is not None:
+            heard(text)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End the program and whatever it started that still holds its output."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(_END_SECONDS)
+    if process.stdout is not None and process.returncode is not None:
+        process.stdout.close()

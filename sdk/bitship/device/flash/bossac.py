@@ -1,0 +1,49 @@
+"""bossac, run as a program: the SAM-BA loader of Arduino boards, entered by opening the port at 1200 Bd."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from bitship.device.flash.base import Progress, facts, percent
+from bitship.device.flash.elf import read_image
+from bitship.device.process import find_tool, last_words, run_tool
+from bitship.errors import DeviceError
+from bitship.targets import Target
+from bitship.targets.flashers import BossacTool
+
+INSTALL = "apt-get install bossa-cli"
+_HINTS = (("no device found", "press the board's reset button twice, and look at its port again"),)
+
+
+class BossacFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="driver", tag="bossac"):
+    """``port``: of the loader. touch: open it at 1200 Bd first, a sketch runs; off: reset was pressed twice."""
+
+    port: str
+    touch: bool = False
+    deadline_s: float = 300.0
+
+    def flash(self, image: Path, target: Target, progress: Progress | None = None) -> None:
+        facts(target, BossacTool, "bossac")
+        piece = read_image(image).flat(str(image), 4)
+        tool = find_tool("bossac", INSTALL)
+        if self.touch:
+            self._touch()
+        with tempfile.TemporaryDirectory(prefix="bitship-") as name:
+            file = Path(name) / "image.bin"
+            file.write_bytes(piece.data)
+            words = [tool, f"--port={Path(self.port).name}", "-U", "-i", "-e", "-v", "-w", str(file), "-R"]
+            said = run_tool(words, self.deadline_s, heard=percent(progress), hints=_HINTS)
+        if "Verify successful" not in said:
+            raise DeviceError(f"bossac: {image}: nothing was verified: {last_words(said)}; flash it again")
+
+    def _touch(self) -> None:
+        import serial
+
+        try:
+            with serial.serial_for_url(self.port, baudrate=1200):
+                time.sleep(0.1)
+        except (serial.SerialException, OSError) as e:
+            raise DeviceError(f"{self.port}: cannot be opened: {e}; 'bitship devices --scan' lists the ports") from None
+        time.sleep(2.0)
