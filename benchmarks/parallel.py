@@ -1,4 +1,4 @@
-"""Does a suite on four emulated boards take no longer than on one? Wall time of the whole command, packages made before.
+"""Does a suite on four emulated boards take no longer than on one? Wall time of the command, packages made before.
 
 Runs of one board and of four take turns, so that other work on the machine meets both.
 """

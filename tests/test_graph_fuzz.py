@@ -27,7 +27,8 @@ from bitship.converters.tvm import open_session as open_tvm
 from bitship.converters.tvm.dispatch import LOWERINGS as TVM_OPS
 from bitship.converters.tvm.isa import host_levels
 from bitship.device.qemu import QemuDevice
-from bitship.device.runner import RunnerSession
+from bitship.device.runner import opened
+from bitship.device.transfer import LocalTransfer
 from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
 from bitship.graph.ops import OPS, Op
@@ -165,5 +166,8 @@ def test_random_graphs_are_exact_on_aarch64(name: str, tmp_path: Path) -> None:
     assert target.emulator is not None
     TvmConverter().convert(graph, target, tmp_path)
     program = str(shutil.which(target.emulator.program))
-    session = RunnerSession(program, tmp_path / "runner", graph, 300)
-    assert differing(graph, session.run(rows), rows) == set()
+    with (
+        LocalTransfer(program).open() as transfer,
+        opened(transfer, [tmp_path / "runner"], ["runner"], graph, 300) as session,
+    ):
+        assert differing(graph, session.run(rows), rows) == set()

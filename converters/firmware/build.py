@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitship.converters.firmware import cores, stack
-from bitship.converters.firmware.application import Application, app_files, app_flags
+from bitship.converters.firmware import cores, hosted, stack
+from bitship.converters.firmware.application import app_files, app_flags
 from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
 from bitship.passes.spread import Region
-from bitship.targets import Memory, Target, TargetKind
+from bitship.targets import Application, Memory, Target, TargetKind
 from bitship.targets.base import Region as MemoryRegion
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
@@ -40,6 +40,8 @@ _FILES = {
 
 COMMON = ("-std=c99", "-Ikernels/include", "-Ikernels/src", "-I.", "-ffile-prefix-map=$(CURDIR)=.")
 HOST = ("-O3", "-fPIC", "-shared", "-fvisibility=default")
+PROGRAM = ("-O3", "-static", "-Wl,-z,noexecstack")
+RUNNER = "runner"
 IMAGE = ("-O2", "-Iapp", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
 LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none")
 IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments")
@@ -69,16 +71,23 @@ class Recipe:
     sources: tuple[str, ...]
     output: str
 
-    def makefile(self) -> str:
-        """Return a Makefile with these commands."""
-        return f"""# Rebuilds {self.output} from this folder alone: make, or make CC=another-compiler
+    def makefile(self, beside: "Recipe | None" = None) -> str:
+        """Return a Makefile with these commands, and those of a second output of the same compiler."""
+        outputs = [self.output, *([beside.output] if beside else [])]
+        heading = f"""# Rebuilds {" and ".join(outputs)} from this folder alone: make, or make CC=another-compiler
 CC = {self.compiler}
 STRIP = {self.tool("strip")}
-FLAGS = {" ".join(self.flags)}
-SOURCES = {" ".join(self.sources)}
+"""
+        every = f"\nall: {' '.join(outputs)}\n" if beside else ""
+        return heading + every + self._rule("") + (beside._rule("RUNNER_") if beside else "")
 
-{self.output}: $(SOURCES) Makefile
-\t$(CC) $(FLAGS) $(SOURCES) -o $@
+    def _rule(self, prefix: str) -> str:
+        flags, sources = f"{prefix}FLAGS", f"{prefix}SOURCES"
+        return f"""{flags} = {" ".join(self.flags)}
+{sources} = {" ".join(self.sources)}
+
+{self.output}: $({sources}) Makefile
+\t$(CC) $({flags}) $({sources}) -o $@
 \t$(STRIP) $@
 """
 
@@ -105,14 +114,23 @@ def recipe(
         flags += [*IMAGE, *app_flags(target, application), *LINK, *IMAGE_LINK]
         sources += [f"app/{f}" for f in app_files(target, application) if f.endswith(".c")]
         return Recipe(f"{prefix}gcc", tuple(flags), tuple(sources), "model.elf")
-    return Recipe(f"{prefix}gcc" if prefix else "cc", (*flags, *HOST, *LINK), tuple(sources), "libmodel.so")
+    compiler = f"{prefix}gcc" if prefix else "cc"
+    if target.kind is TargetKind.HOST:
+        return Recipe(compiler, (*flags, *HOST, *LINK), tuple(sources), "libmodel.so")
+    return Recipe(compiler, (*flags, *PROGRAM, *LINK), (*hosted.FILES, *sources), RUNNER)
+
+
+def program_beside(made: Recipe) -> Recipe:
+    """Return how the command-line program is built beside a shared library, by the same compiler."""
+    flags = [f for f in made.flags if f not in HOST]
+    return Recipe(made.compiler, (*flags, *PROGRAM), (*hosted.FILES, *made.sources), RUNNER)
 
 
 def check_described(target: Target) -> None:
     """Raise TargetError unless target.toml says what building takes."""
     if target.kind is TargetKind.MCU and (target.toolchain is None or target.flash is None or target.ram is None):
         raise TargetError(f"{target.name}: target.toml has no toolchain, flash or ram; firmware needs all three")
-    if target.kind is TargetKind.LINUX and target.toolchain is None:
+    if target.kind is not TargetKind.HOST and target.toolchain is None:
         raise TargetError(f"{target.name}: target.toml names no toolchain, which firmware needs; use another converter")
 
 

@@ -7,22 +7,24 @@ from pathlib import Path
 import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
-from bitship.converters.firmware import build, emit, serial
-from bitship.converters.firmware.application import Application, app_files, app_text, application_for
+from bitship.converters.firmware import build, emit, hosted, serial
+from bitship.converters.firmware.application import app_files, app_text, application_for
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
-from bitship.converters.firmware.serial import TinyModel
-from bitship.errors import DoesNotFitError
+from bitship.errors import DoesNotFitError, TargetError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
 from bitship.passes import picture
 from bitship.passes.stage import Stage
-from bitship.targets import Target, TargetKind
+from bitship.targets import Application, Target, TargetKind, TinyModel
 from bitship.version import VERSION
 
 PLAN = "plan.json"
 PICTURE = picture.FILE
+RUNNER = "runner"
+
+
 STACK_ALLOWANCE = 2048  # bytes kept for the stack while a schedule is chosen; the image tells what it is
 
 
@@ -102,15 +104,25 @@ def write_package(
     build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
     build.check_regions(target, program.plan.elsewhere)
     build.check_described(target)
+    if not image and (application is not None or tiny is not TinyModel.NONE):
+        raise TargetError(f"{target.name}: applications are for microcontrollers; leave the option out")
     app = application_for(target, application) if image else Application.FILES
+    if app is Application.FILES and tiny is not TinyModel.NONE:
+        raise TargetError(
+            f"{target.name}: MLPerf Tiny's host needs a serial port; use application 'serial' or 'energy'"
+        )
     recipe = build.recipe(target, program.functions, bool(program.weights), app)
     recipe = replace(recipe, sources=(*recipe.sources, *extra))
-    texts = _texts(program, target, recipe, app, tiny) | extra
+    beside = build.program_beside(recipe) if target.kind is TargetKind.HOST else None
+    texts = _texts(program, target, app, tiny) | {"Makefile": recipe.makefile(beside).encode()} | extra
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
     entry = build.ENTRY if image and not extra else None
     version, stack = build.compile_package(recipe, out, target.name, entry)
+    if beside is not None:
+        build.compile_package(beside, out, target.name)
+    outputs = [recipe.output, *([beside.output] if beside else [])]
     sections = build.section_bytes(recipe, out)
     flash, ram, code = _usage(sections)
     if image:
@@ -119,8 +131,8 @@ def write_package(
     write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
     write_atomic(out / PICTURE, draw_plan(program).encode())
     return Conversion(
-        files=tuple(sorted((*texts, PLAN, PICTURE, recipe.output))),
-        artifacts=(Artifact(recipe.output, app.role),),
+        files=tuple(sorted((*texts, PLAN, PICTURE, *outputs))),
+        artifacts=tuple(Artifact(name, RUNNER if name == build.RUNNER else app.role) for name in outputs),
         footprint=Footprint(len(program.weights), program.plan.total, code, stack),
         tools={recipe.compiler: version, "bitship": VERSION},
         schedule="" if program.stage is None else title(program.stage.stage),
@@ -135,18 +147,17 @@ def _check_budget(target: Target, ram: int, most: int | None) -> None:
         )
 
 
-def _texts(
-    program: emit.Program, target: Target, recipe: build.Recipe, application: Application, tiny: TinyModel
-) -> dict[str, bytes]:
+def _texts(program: emit.Program, target: Target, application: Application, tiny: TinyModel) -> dict[str, bytes]:
     """Return every source file of the package by its name."""
     files = {
         "model.h": emit.header(program).encode(),
         "model.c": emit.source(program, application is not Application.FILES).encode(),
-        "Makefile": recipe.makefile().encode(),
     }
     if program.weights:
         files["weights.S"] = emit.weights_source(program).encode()
         files["weights.bin"] = program.weights
+    if target.kind is not TargetKind.MCU:
+        files |= hosted.texts(program)
     sources = build.kernel_files(program.functions)
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()

@@ -18,7 +18,7 @@ from bitship.errors import MissingDependencyError, UnsupportedError
 from bitship.extras import require
 from bitship.graph import Graph
 
-RUNNER = Path(__file__).with_name("runner.c")
+RUNNER = Path(__file__).parents[1] / "runner.c"
 TEAM = Path(__file__).with_name("team.c")
 _CONSTANTS = """\
 .section .rodata.bitship_constants,"a",%progbits

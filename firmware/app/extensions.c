@@ -84,8 +84,13 @@ static void info(void) {
     finish();
     begin("data");
     put_text("timer");
-#if defined(BITSHIP_COUNTER_HZ)
-    field("hz", BITSHIP_COUNTER_HZ);
+#if defined(BITSHIP_COUNTER_NUMERATOR)
+    field("instructions", 1);
+#else
+    field("instructions", 0);
+#endif
+#if defined(WORK_HZ)
+    field("hz", WORK_HZ);
 #endif
     field("resolution", work_resolution());
     field("overhead", work_overhead());
@@ -133,6 +138,7 @@ static void run(char *rest) {
     for (int32_t i = 0; i < runs && error == BITSHIP_OK; i++) {
         uint64_t ticks;
         port_uart_flush();
+        work_anew();
         error = work_run(&ticks);
         if (error == BITSHIP_OK) {
             begin("data");
@@ -158,6 +164,7 @@ static void burst(char *rest) {
     put_text("start");
     finish();
     port_uart_flush();
+    work_anew();
     pulse();
     const int32_t error = work_burst(runs, &ticks);
     pulse();
@@ -175,6 +182,7 @@ static void profile(char *rest) {
         return;
     }
     port_uart_flush();
+    work_anew();
     const int32_t error = work_profile(first, ticks);
     for (int32_t i = 0; error == BITSHIP_OK && i < WORK_PROFILED && first + i < MODEL_STEPS; i++) {
         begin("data");
@@ -247,14 +255,18 @@ static char row_line[SERIAL_LINE];
  */
 static int32_t opened(char *line, char **words);
 
+static void ask_for(int32_t from, int32_t end) {
+    begin("rows");
+    put_number((uint64_t)from);
+    put_text(" ");
+    put_number((uint64_t)end);
+    finish();
+}
+
 /* Asks the host for bytes of the image, and takes them piece by piece; anything else ends the run. */
 static int rows_from_link(int32_t first, int32_t bytes, uint8_t *to) {
     int32_t done = 0;
-    begin("rows");
-    put_number((uint64_t)first);
-    put_text(" ");
-    put_number((uint64_t)bytes);
-    finish();
+    ask_for(first, first + bytes);
     put_line("m-ready");
     while (done < bytes) {
         char *rest = row_line, *words;
@@ -279,9 +291,7 @@ static int rows_from_link(int32_t first, int32_t bytes, uint8_t *to) {
             const int32_t count = text_bytes(digits, to + place, bytes - place);
             done = count > 0 && place + count > done ? place + count : done;
         }
-        begin("rows");
-        put_number((uint64_t)(first + done));
-        finish();
+        ask_for(first + done, first + bytes);
         if (done < bytes) {
             put_line("m-ready");
         }

@@ -27,9 +27,9 @@ void port_board_start(void);
 /* Leave: FILES ends the emulation with the code, SERIAL restarts the board. Fault handlers end here. */
 void port_exit(int code) __attribute__((noreturn));
 
-/* A free-running up-counter of BITSHIP_COUNTER_HZ; port_ticks_start readies it. 64 bits: a driver of a
- * narrower one extends it, and the application reads it at least once in every inference and while it waits.
- * Without a counter on the board it reads 0. */
+/* A free-running up-counter of BITSHIP_COUNTER_HZ; port_ticks_start readies it, and may set it to 0: SERIAL
+ * calls it before every measurement. 64 bits: a driver of a narrower one extends it, and the application
+ * reads it at least once in every inference and while it waits. Without a counter on the board it reads 0. */
 void port_ticks_start(void);
 uint64_t port_ticks(void);
 

@@ -37,7 +37,7 @@ static void infer(int32_t runs, int32_t warmup) {
     put_number((uint64_t)runs);
     put_line("");
     port_uart_flush();
-    const uint64_t start = port_ticks();
+    const uint64_t start = work_ticks();
     stamp(start);
     port_uart_flush();
 #if BITSHIP_ENERGY
@@ -177,7 +177,7 @@ static void command(char *line) {
         put_line("m-model-[" SERIAL_MODEL "]");
     } else if (text_is(word, "timestamp")) {
         port_uart_flush();
-        stamp(port_ticks());
+        stamp(work_ticks());
     } else if (text_is(word, "db")) {
         db_command(rest);
     } else if (text_is(word, "infer")) {
@@ -202,7 +202,7 @@ int port_main(void) {
     port_uart_start(BITSHIP_UART_BAUD);
     work_start();
     put_line(BITSHIP_ENERGY ? "m-timestamp-mode-energy" : "m-timestamp-mode-performance");
-    stamp(port_ticks());
+    stamp(work_ticks());
     put_line("m-init-done");
     put_line("m-ready");
     for (;;) {

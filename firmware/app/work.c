@@ -10,6 +10,17 @@
 uint8_t work_input[SERIAL_BUFFER];
 int work_converted;
 
+/* In an emulator the counter tells instructions: of all counts since the reset the exact one, whatever the
+ * tick began with. */
+static uint64_t now(void) {
+#if defined(BITSHIP_COUNTER_NUMERATOR)
+    return (port_ticks() * BITSHIP_COUNTER_NUMERATOR + (BITSHIP_COUNTER_DENOMINATOR - 1)) /
+           BITSHIP_COUNTER_DENOMINATOR;
+#else
+    return port_ticks();
+#endif
+}
+
 static uint32_t overhead, hook_overhead, resolution;
 static uint64_t away; /* ticks spent on transport so far */
 
@@ -21,8 +32,8 @@ static struct {
 
 /* The time since the last step goes to this one. */
 static int tally(void *watcher, int32_t step, int whole) {
-    const uint64_t now = port_ticks();
-    const uint64_t taken = now - watched.since - (away - watched.away);
+    const uint64_t here = now();
+    const uint64_t taken = here - watched.since - (away - watched.away);
     const int32_t place = step - watched.first;
     (void)watcher;
     (void)whole;
@@ -30,7 +41,7 @@ static int tally(void *watcher, int32_t step, int whole) {
         watched.ticks[place] += taken - hook_overhead;
     }
     watched.away = away;
-    watched.since = port_ticks();
+    watched.since = now();
     return BITSHIP_OK;
 }
 
@@ -43,7 +54,7 @@ static void watch(int32_t first, uint64_t *ticks) {
     watched.first = first;
     watched.ticks = ticks;
     watched.away = away;
-    watched.since = port_ticks();
+    watched.since = now();
 }
 
 static uint32_t common_divisor(uint32_t a, uint32_t b) {
@@ -58,11 +69,14 @@ static uint32_t common_divisor(uint32_t a, uint32_t b) {
 /* The step of the counter is what all differences between readings are multiples of. */
 static uint32_t counter_step(void) {
     uint32_t step = 0;
-    const uint64_t start = port_ticks();
+    const uint64_t start = now();
     for (uint32_t i = 0; i < 64; i++) {
         for (volatile uint32_t wait = i; wait > 0; wait--) {
         }
-        step = common_divisor((uint32_t)(port_ticks() - start), step);
+        if (i % 3 == 0) {
+            __asm__ volatile("nop");
+        }
+        step = common_divisor((uint32_t)(now() - start), step);
     }
     return step;
 }
@@ -74,8 +88,8 @@ void work_start(void) {
     overhead = UINT32_MAX;
     hook_overhead = 0;
     for (int i = 0; i < 16; i++) {
-        const uint64_t start = port_ticks();
-        const uint32_t taken = (uint32_t)(port_ticks() - start);
+        const uint64_t start = now();
+        const uint32_t taken = (uint32_t)(now() - start);
         overhead = taken < overhead ? taken : overhead;
         watch(0, none);
         (void)hook(none, 0, 1);
@@ -86,6 +100,10 @@ void work_start(void) {
     hook_overhead = (uint32_t)least;
     resolution = counter_step();
 }
+
+void work_anew(void) { port_ticks_start(); }
+
+uint64_t work_ticks(void) { return now(); }
 
 uint32_t work_overhead(void) { return overhead; }
 
@@ -107,12 +125,12 @@ static uint32_t rows_crc;
 uint32_t work_input_crc(void) { return rows_crc; }
 
 static int feed(void *context, int32_t first, int32_t rows, void *to) {
-    const uint64_t start = port_ticks();
+    const uint64_t start = now();
     const int32_t bytes = rows * MODEL_INPUT_0_ROW_BYTES;
     (void)context;
     const int error = work_rows(first * MODEL_INPUT_0_ROW_BYTES, bytes, (uint8_t *)to);
     rows_crc = crc32(rows_crc, to, bytes);
-    away += port_ticks() - start + overhead;
+    away += now() - start + overhead;
     return error;
 }
 
@@ -148,9 +166,9 @@ static void prepare(void) {
 int32_t work_run(uint64_t *ticks) {
     prepare();
     away = 0;
-    const uint64_t start = port_ticks();
+    const uint64_t start = now();
     const int32_t error = RUN();
-    const uint64_t taken = port_ticks() - start - away;
+    const uint64_t taken = now() - start - away;
     *ticks = taken > overhead ? taken - overhead : 0;
     return error;
 }
@@ -158,15 +176,15 @@ int32_t work_run(uint64_t *ticks) {
 int32_t work_burst(int32_t runs, uint64_t *ticks) {
     int32_t error = BITSHIP_OK;
     prepare();
-    const uint64_t start = port_ticks();
+    const uint64_t start = now();
     for (int32_t i = 0; i < runs && error == BITSHIP_OK; i++) {
         if (i > 0 && !SERIAL_KEPT) {
             prepare();
         }
         error = RUN();
-        (void)port_ticks();
+        (void)now();
     }
-    *ticks = port_ticks() - start;
+    *ticks = now() - start;
     return error;
 }
 

@@ -8,6 +8,14 @@
 
 #include <stdint.h>
 
+/* What ticks are here, a second: of the counter, or instructions in an emulator. */
+#if defined(BITSHIP_COUNTER_NUMERATOR)
+#define WORK_HZ                                                                                              \
+    ((uint32_t)((uint64_t)BITSHIP_COUNTER_HZ * BITSHIP_COUNTER_NUMERATOR / BITSHIP_COUNTER_DENOMINATOR))
+#elif defined(BITSHIP_COUNTER_HZ)
+#define WORK_HZ BITSHIP_COUNTER_HZ
+#endif
+
 #define WORK_STOPPED 1 /* a run ended where it was told to, or rows stopped coming */
 #define WORK_PROFILED 32
 
@@ -19,6 +27,12 @@ extern int work_converted;
 
 /* What a reading of the counter takes, and the counter's step, both in ticks. */
 void work_start(void);
+
+/* Begin a measurement: the counter starts anew. */
+void work_anew(void);
+
+/* The counter now. */
+uint64_t work_ticks(void);
 uint32_t work_overhead(void);
 uint32_t work_resolution(void);
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitship.converters.base import Session
-from bitship.device.base import DeviceSession, FigureKind, Samples
-from bitship.device.runner import DEADLINE_SECONDS, RunnerSession
+from bitship.device.base import Conditions, DeviceSession, FigureKind, Samples
+from bitship.device.runner import DEADLINE_SECONDS, opened
+from bitship.device.transfer import LocalTransfer
 from bitship.errors import DeviceError
 from bitship.graph import Graph
 from bitship.graph.base import Array
@@ -87,6 +88,14 @@ class HostDevice:
             "threads": str(self.threads),
         }
 
+    def conditions(self) -> Conditions:
+        """Read temperatures and clocks; a machine that tells none gives none."""
+        from bitship.device import conditions
+        from bitship.device.transfer import LocalTransfer
+
+        with LocalTransfer().open() as link:
+            return conditions.read(link)
+
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         artifact, converter = package.artifact(role), package.manifest.converter
@@ -96,9 +105,12 @@ class HostDevice:
                 "more, others on 1"
             )
         if artifact.role == RUNNER_ROLE:
-            yield RunnerSession(
-                None, package.path / artifact.path, package.graph(), DEADLINE_SECONDS, threads=self.threads
-            )
+            runner = package.path / artifact.path
+            with (
+                LocalTransfer().open() as transfer,
+                opened(transfer, [runner], [runner.name], package.graph(), DEADLINE_SECONDS, self.threads) as made,
+            ):
+                yield made
             return
         session = OPENERS[converter](package.path / artifact.path, package.graph(), self.threads)
         try:

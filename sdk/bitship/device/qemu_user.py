@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bitship.device.base import DeviceSession
-from bitship.device.runner import DEADLINE_SECONDS, RunnerSession
+from bitship.device.host import RUNNER_ROLE
+from bitship.device.runner import DEADLINE_SECONDS, opened
+from bitship.device.transfer import LocalTransfer
 from bitship.errors import DeviceError, MissingDependencyError
 from bitship.package import Package
 from bitship.targets import ConverterName, Target
 
 
 class QemuUserDevice:
-    """Runs the ``runner`` of a tvm package for another processor. Emulated time means nothing, so none is taken."""
+    """Runs the ``runner`` of a package for another processor. Emulated time means nothing, so none is taken."""
 
     def __init__(self, target: Target, deadline_s: float = DEADLINE_SECONDS) -> None:
         if target.emulator is None:
@@ -42,9 +44,13 @@ class QemuUserDevice:
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
-        if package.manifest.converter is not ConverterName.TVM:
+        if package.manifest.converter is ConverterName.EXECUTORCH:
             raise DeviceError(
-                f"{package.path}: {self.name} runs tvm packages; this is a {package.manifest.converter.value} package"
+                f"{package.path}: {self.name} runs tvm and firmware packages; this is an executorch package"
             )
-        runner = package.path / package.artifact(role or "runner").path
-        yield RunnerSession(self._program(), runner, package.graph(), self._deadline_s)
+        runner = package.path / package.artifact(role or RUNNER_ROLE).path
+        with (
+            LocalTransfer(self._program()).open() as transfer,
+            opened(transfer, [runner], [runner.name], package.graph(), self._deadline_s) as session,
+        ):
+            yield session

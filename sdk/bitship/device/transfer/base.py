@@ -34,6 +34,16 @@ class Transfer(Protocol):
         """A folder of this session's own over there; removed at the end."""
         ...
 
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        """Words that come before a package's own program: an emulator, ``taskset`` with a mask."""
+        ...
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the launcher emulates another processor, so that no time means anything."""
+        ...
+
 
 class TransferDriver(Protocol):
     """Settings of one driver, a struct of ``devices.toml``, that can open a connection."""

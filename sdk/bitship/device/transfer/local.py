@@ -14,19 +14,24 @@ from bitship.errors import DeviceError
 
 
 class LocalTransfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="driver", tag="local"):
-    """``emulator``: a user-mode emulator that runs programs for another processor."""
+    """This machine.
+
+    emulator  a user-mode emulator that runs programs for another processor; nothing is timed then
+    launcher  words before every program of a package: ["taskset", "-c", "3"]
+    """
 
     emulator: str | None = None
+    launcher: tuple[str, ...] = ()
 
     @contextmanager
     def open(self) -> Iterator[Transfer]:
         with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
-            yield _Local(folder)
+            yield _Local(folder, (*self.launcher, *([self.emulator] if self.emulator else [])), bool(self.emulator))
 
 
 class _Local:
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, launcher: tuple[str, ...], emulated: bool) -> None:
+        self.folder, self.launcher, self.emulated = folder, launcher, emulated
 
     def push(self, local: Path, remote: str) -> None:
         shutil.copy(local, f"{remote}.partial")
@@ -41,7 +46,14 @@ class _Local:
     def run(self, words: Sequence[str], deadline_s: float) -> Completed:
         try:
             done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=deadline_s, check=False
+                words,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=deadline_s,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{words[0]}: silent for {deadline_s:g} s, then stopped") from None
