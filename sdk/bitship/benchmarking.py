@@ -10,7 +10,8 @@ import numpy as np
 
 from bitship.converters.base import Artifact, Numerics
 from bitship.device import desk
-from bitship.device.base import Conditioned, Conditions, Device, DeviceSession, OpSamples, Profiles, Trace
+from bitship.device.base import Conditioned, Conditions, Device, DeviceSession, Looks, OpSamples, Profiles, Trace
+from bitship.device.bisect import first_difference
 from bitship.device.conditions import cool_down
 from bitship.device.meters import MeterDriver
 from bitship.errors import BitsDifferError, DeviceError
@@ -125,7 +126,7 @@ class _Bench:
             try:
                 bits = compare_bits(found, wanted, self.package, self.artifact.numerics)
             except BitsDifferError as e:
-                raise self._differs(e, found, wanted) from None
+                raise self._differs(e, session, inputs, found, wanted) from None
             before = self._conditions(cool=True)
             samples, spread = sample(session, row, self.effort, self.tick)
             after = self._conditions()
@@ -154,10 +155,27 @@ class _Bench:
         return session.profile(row, min(self.effort.runs, MOST_PROFILES))
 
     def _differs(
-        self, error: BitsDifferError, found: Sequence[tuple[Array, ...]], wanted: Sequence[tuple[Array, ...]]
+        self,
+        error: BitsDifferError,
+        session: DeviceSession,
+        inputs: Sequence[tuple[Array, ...]],
+        found: Sequence[tuple[Array, ...]],
+        wanted: Sequence[tuple[Array, ...]],
     ) -> BitsDifferError:
+        """Return the error with the report of it; where the device can be looked into, the op that is wrong first."""
         bits = compare_bits(found, wanted, self.package, Numerics.TOLERANT)
-        return BitsDifferError(str(error), msgspec.structs.replace(self._report(bits), difference=str(error)))
+        said = str(error)
+        if isinstance(session, Looks):
+            vector = next(
+                v for v, (a, b) in enumerate(zip(found, wanted, strict=True)) if not all(map(np.array_equal, a, b))
+            )
+            try:
+                where = first_difference(session, self.package.graph(), inputs[vector])
+            except DeviceError as e:
+                said += f"; looking for the op failed: {e}"
+            else:
+                said += f"; {where}" if where is not None else "; every op's own tensor is right when it is looked at"
+        return BitsDifferError(said, msgspec.structs.replace(self._report(bits), difference=said))
 
     def _report(self, bits: Bits) -> Report:
         """Return a report without figures; the device is asked what it is while it is still ours."""
