@@ -31,6 +31,34 @@ class ConverterName(enum.Enum):
     EXECUTORCH = "executorch"
 
 
+class Application(enum.Enum):
+    """The program around the model.
+
+    FILES   reads records from files by semihosting, for an emulator or a debugger
+    SERIAL  speaks firmware/PROTOCOL.md on a serial port: MLPerf Tiny's performance mode and this project's commands
+    ENERGY  the same in MLPerf Tiny's energy mode: a slower line, and timestamps that are pulses of the marker
+    """
+
+    FILES = "files"
+    SERIAL = "serial"
+    ENERGY = "energy"
+
+    @property
+    def role(self) -> str:
+        """The role of the image in a package's manifest."""
+        return "firmware" if self is Application.FILES else self.value
+
+
+class TinyModel(enum.Enum):
+    """A model of MLPerf Tiny, which decides what its host sends and reads; NONE: a model of one's own."""
+
+    NONE = "none"
+    IC01 = "ic01"
+    KWS01 = "kws01"
+    VWW01 = "vww01"
+    AD01 = "ad01"
+
+
 class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"nbytes": "bytes"}):
     """One linear memory region."""
 

@@ -143,6 +143,15 @@ def test_wrong_bits_are_never_timed_and_the_error_carries_the_report(tmp_path: P
     assert "vector 1" in caught.value.report.difference
 
 
+@needs_cc
+def test_a_device_that_stays_warm_is_not_measured(tmp_path: Path) -> None:
+    device = Playback()
+    with pytest.raises(DeviceError, match="core is at 40 degrees"):
+        bitship.bench(make(tmp_path / "p"), device, effort=Effort(cool_below=39.0, cool_s=0.1))
+    assert device.measured == []
+    assert bitship.bench(tmp_path / "p", device, effort=Effort(cool_below=41.0, cool_s=0.1)).conditions
+
+
 def test_identical_reports_are_the_same_and_a_clear_growth_is_worse() -> None:
     a = report(tuple(1.0 + k / 1000 for k in range(50)))
     worse = report(tuple(1.05 + k / 1000 for k in range(50)))

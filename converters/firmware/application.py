@@ -1,29 +1,9 @@
 """What an image does beside running its model: how inputs reach it and results leave it, and which files that takes."""
 
-import enum
 from pathlib import Path
 
 from bitship.errors import TargetError
-from bitship.targets import Target
-
-
-class Application(enum.Enum):
-    """The program around the model.
-
-    FILES   reads records from files by semihosting, for an emulator or a debugger
-    SERIAL  speaks firmware/PROTOCOL.md on a serial port: MLPerf Tiny's performance mode and this project's commands
-    ENERGY  the same in MLPerf Tiny's energy mode: a slower line, and timestamps that are pulses of the marker
-    """
-
-    FILES = "files"
-    SERIAL = "serial"
-    ENERGY = "energy"
-
-    @property
-    def role(self) -> str:
-        """The role of the image in a package's manifest."""
-        return "firmware" if self is Application.FILES else self.value
-
+from bitship.targets import Application, Target
 
 APP = Path(__file__).resolve().parents[2] / "firmware" / "app"
 FILES_SOURCES = ("runner.c", "semihosting.c")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitship.converters.firmware import cores, hosted, stack
-from bitship.converters.firmware.application import Application, app_files, app_flags
+from bitship.converters.firmware.application import app_files, app_flags
 from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
 from bitship.passes.spread import Region
-from bitship.targets import Memory, Target, TargetKind
+from bitship.targets import Application, Memory, Target, TargetKind
 from bitship.targets.base import Region as MemoryRegion
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"

@@ -8,17 +8,16 @@ import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
 from bitship.converters.firmware import build, emit, hosted, serial
-from bitship.converters.firmware.application import Application, app_files, app_text, application_for
+from bitship.converters.firmware.application import app_files, app_text, application_for
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
-from bitship.converters.firmware.serial import TinyModel
-from bitship.errors import DoesNotFitError
+from bitship.errors import DoesNotFitError, TargetError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
 from bitship.passes import picture
 from bitship.passes.stage import Stage
-from bitship.targets import Target, TargetKind
+from bitship.targets import Application, Target, TargetKind, TinyModel
 from bitship.version import VERSION
 
 PLAN = "plan.json"
@@ -102,7 +101,13 @@ def write_package(
     build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
     build.check_regions(target, program.plan.elsewhere)
     build.check_described(target)
+    if not image and (application is not None or tiny is not TinyModel.NONE):
+        raise TargetError(f"{target.name}: applications are for microcontrollers; leave the option out")
     app = application_for(target, application) if image else Application.FILES
+    if app is Application.FILES and tiny is not TinyModel.NONE:
+        raise TargetError(
+            f"{target.name}: MLPerf Tiny's host needs a serial port; use application 'serial' or 'energy'"
+        )
     recipe = build.recipe(target, program.functions, bool(program.weights), app)
     recipe = replace(recipe, sources=(*recipe.sources, *extra))
     beside = build.program_beside(recipe) if target.kind is TargetKind.HOST else None

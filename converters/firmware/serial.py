@@ -1,6 +1,5 @@
 """What the serial application is told about a model: serial_config.h, and steps.json for the host's side."""
 
-import enum
 import math
 from dataclasses import dataclass
 
@@ -11,23 +10,13 @@ from bitship.errors import TargetError
 from bitship.graph import Port
 from bitship.graph.base import TensorType
 from bitship.graph.dtypes import DType
-from bitship.targets import Target
+from bitship.targets import Target, TinyModel
 from bitship.version import VERSION
 
 CONFIG, STEPS = "app/serial_config.h", "steps.json"
 ROOMY_BYTES = 1 << 16  # of RAM, from which on a command may be long
 LONG_LINE, SHORT_LINE = 1100, 160
 _BITS = 30
-
-
-class TinyModel(enum.Enum):
-    """A model of MLPerf Tiny, which decides what its host sends and reads; NONE: a model of one's own."""
-
-    NONE = "none"
-    IC01 = "ic01"
-    KWS01 = "kws01"
-    VWW01 = "vww01"
-    AD01 = "ad01"
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

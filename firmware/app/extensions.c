@@ -84,6 +84,11 @@ static void info(void) {
     finish();
     begin("data");
     put_text("timer");
+#if defined(BITSHIP_COUNTER_NUMERATOR)
+    field("instructions", 1);
+#else
+    field("instructions", 0);
+#endif
 #if defined(WORK_HZ)
     field("hz", WORK_HZ);
 #endif
@@ -250,14 +255,18 @@ static char row_line[SERIAL_LINE];
  */
 static int32_t opened(char *line, char **words);
 
+static void ask_for(int32_t from, int32_t end) {
+    begin("rows");
+    put_number((uint64_t)from);
+    put_text(" ");
+    put_number((uint64_t)end);
+    finish();
+}
+
 /* Asks the host for bytes of the image, and takes them piece by piece; anything else ends the run. */
 static int rows_from_link(int32_t first, int32_t bytes, uint8_t *to) {
     int32_t done = 0;
-    begin("rows");
-    put_number((uint64_t)first);
-    put_text(" ");
-    put_number((uint64_t)bytes);
-    finish();
+    ask_for(first, first + bytes);
     put_line("m-ready");
     while (done < bytes) {
         char *rest = row_line, *words;
@@ -282,9 +291,7 @@ static int rows_from_link(int32_t first, int32_t bytes, uint8_t *to) {
             const int32_t count = text_bytes(digits, to + place, bytes - place);
             done = count > 0 && place + count > done ? place + count : done;
         }
-        begin("rows");
-        put_number((uint64_t)(first + done));
-        finish();
+        ask_for(first + done, first + bytes);
         if (done < bytes) {
             put_line("m-ready");
         }

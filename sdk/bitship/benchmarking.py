@@ -11,6 +11,7 @@ import numpy as np
 from bitship.converters.base import Artifact, Numerics
 from bitship.device import desk
 from bitship.device.base import Conditioned, Conditions, Device, DeviceSession, OpSamples, Profiles, Trace
+from bitship.device.conditions import cool_down
 from bitship.device.meters import MeterDriver
 from bitship.errors import BitsDifferError, DeviceError
 from bitship.graph.base import Array
@@ -31,9 +32,10 @@ def default_device(package: Package, threads: int = 1) -> Device:
     if target.emulator is not None and threads != 1:
         raise DeviceError(f"{package.path}: {threads} threads; in emulation a package runs on 1")
     if target.emulator is not None and target.kind is TargetKind.MCU:
+        from bitship.device.board import ROLES, emulated
         from bitship.device.qemu import QemuDevice
 
-        return QemuDevice(target)
+        return emulated(target) if package.artifact().role in ROLES else QemuDevice(target)
     if target.emulator is not None:
         from bitship.device.qemu_user import QemuUserDevice
 
@@ -124,22 +126,27 @@ class _Bench:
                 bits = compare_bits(found, wanted, self.package, self.artifact.numerics)
             except BitsDifferError as e:
                 raise self._differs(e, found, wanted) from None
-            before = self._conditions()
+            before = self._conditions(cool=True)
             samples, spread = sample(session, row, self.effort, self.tick)
             after = self._conditions()
             ops = self._profile(session, row)
             trace: Trace | None = None
-        return msgspec.structs.replace(
-            self._report(bits),
-            samples=samples,
-            ops=ops,
-            trace=trace,
-            conditions=tuple(c for c in (before, after) if c is not None),
-            settled=spread,
-        )
+            return msgspec.structs.replace(
+                self._report(bits),
+                samples=samples,
+                ops=ops,
+                trace=trace,
+                conditions=tuple(c for c in (before, after) if c is not None),
+                settled=spread,
+            )
 
-    def _conditions(self) -> Conditions | None:
-        return self.device.conditions() if isinstance(self.device, Conditioned) else None
+    def _conditions(self, cool: bool = False) -> Conditions | None:
+        """Read them, where the device can tell; waiting first until it is cool, where that is asked."""
+        if not isinstance(self.device, Conditioned):
+            return None
+        if cool and self.effort.cool_below is not None:
+            return cool_down(self.device.conditions, self.effort.cool_below, self.effort.cool_s)
+        return self.device.conditions()
 
     def _profile(self, session: DeviceSession, row: tuple[Array, ...]) -> tuple[OpSamples, ...]:
         if not self.effort.profile or not isinstance(session, Profiles):
@@ -153,6 +160,7 @@ class _Bench:
         return BitsDifferError(str(error), msgspec.structs.replace(self._report(bits), difference=str(error)))
 
     def _report(self, bits: Bits) -> Report:
+        """Return a report without figures; the device is asked what it is while it is still ours."""
         m = self.package.manifest
         return Report(
             schema=SCHEMA,

@@ -10,7 +10,7 @@ from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
 from bitship.loading import load
 from bitship.package import Package, Staging, golden_inputs, write
-from bitship.targets import ConverterName, Target
+from bitship.targets import Application, ConverterName, Target, TinyModel
 
 DEFAULT_VECTORS = 5
 
@@ -24,6 +24,8 @@ def export(
     overwrite: bool = False,
     ram: int | None = None,
     streamed: bool | None = None,
+    application: Application | None = None,
+    tiny: TinyModel = TinyModel.NONE,
 ) -> Package:
     """Lower a graph for a target and write a package folder; the same graph and target give the same bytes.
 
@@ -35,6 +37,8 @@ def export(
     ram        firmware: bytes of RAM for arena, stack and static data; the first layers run by tiles where they must
     streamed   firmware: whether the image arrives by rows while the model runs, and is never whole in RAM; None: where
                that is the cheapest way into a given ``ram``
+    application  firmware: the program around the model; None: FILES where the target is emulated, else SERIAL
+    tiny       serial applications: which model of MLPerf Tiny the image says it runs
 
     The golden outputs come from the specification. Raises TargetError, DoesNotFitError, UnsupportedError,
     MissingDependencyError, PackageError; on any failure nothing is left behind.
@@ -50,7 +54,7 @@ def export(
         raise TargetError("export: no golden inputs are given; at least one is needed")
     out = Path(out)
     with Staging(out, overwrite) as folder:
-        conversion = _converter(chosen, resolved, ram, streamed).convert(graph, resolved, folder)
+        conversion = _converter(chosen, resolved, ram, streamed, application, tiny).convert(graph, resolved, folder)
         write(out, graph, resolved, chosen, folder, conversion, (rows, [spec.run(graph, *row) for row in rows]))
     return Package.open(out)
 
@@ -64,17 +68,24 @@ def _choose(target: Target, converter: ConverterName | None) -> ConverterName:
     return converter
 
 
-def _converter(name: ConverterName, target: Target, ram: int | None, streamed: bool | None) -> Converter:
-    if ram is None and streamed is None:
+def _converter(
+    name: ConverterName,
+    target: Target,
+    ram: int | None,
+    streamed: bool | None,
+    application: Application | None,
+    tiny: TinyModel,
+) -> Converter:
+    if ram is None and streamed is None and application is None and tiny is TinyModel.NONE:
         return converters.get(name)
     if name is not ConverterName.FIRMWARE:
         raise TargetError(
-            f"target '{target.name}': a RAM budget and a streamed image are for converter 'firmware', "
+            f"target '{target.name}': a RAM budget, a streamed image and an application are for converter 'firmware', "
             f"not '{name.value}'; choose that one, or leave them out"
         )
     from bitship.converters.firmware import FirmwareConverter
 
-    return FirmwareConverter(ram=ram, streamed=streamed)
+    return FirmwareConverter(ram=ram, streamed=streamed, application=application, tiny=tiny)
 
 
 def check_fits(graph: Graph, target: Target) -> None:

@@ -187,7 +187,7 @@ def test_a_burst_has_both_clocks_and_conditions_are_read(transfer: SshTransfer, 
     assert before - burst.slack_s <= burst.start_s < burst.end_s <= after + burst.slack_s
     assert 0 < burst.slack_s < 0.5
     assert isinstance(device, Conditioned)
-    assert device.conditions().when == "now"
+    assert device.conditions().when.startswith("20")
 
 
 def test_the_wrong_processor_is_said_before_anything_runs(transfer: SshTransfer, package: Package) -> None:

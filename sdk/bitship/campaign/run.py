@@ -178,5 +178,5 @@ class _Crew:
         out = self.results.packages / job.build_key / job.name
         with lock:
             if not out.is_dir():
-                export(Path(job.source), job.target, out, converter=job.converter, ram=job.ram)
+                export(Path(job.source), job.target, out, converter=job.converter, ram=job.ram, application=job.app)
             return Package.open(out)

@@ -29,7 +29,7 @@ from bitship.device import desk
 from bitship.errors import FormatError
 from bitship.measuring import Effort
 from bitship.settings import read_toml
-from bitship.targets import ConverterName
+from bitship.targets import Application, ConverterName
 from bitship.version import VERSION
 
 _VARIABLE = re.compile(r"\$(\w+)")
@@ -50,6 +50,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     devices    units of devices.toml, or ``emulator``, or ``host``
     converter  the target's first when left out
     artifact   which artifact, by its role; the exact one when left out
+    app        firmware of microcontrollers: the program around the model; the target's own when left out
     ram        firmware: bytes of RAM
     """
 
@@ -59,6 +60,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     devices: tuple[str, ...] = (EMULATOR,)
     converter: ConverterName | None = None
     artifact: str | None = None
+    app: Application | None = None
     ram: int | None = None
 
 
@@ -92,6 +94,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     effort: Effort
     converter: ConverterName | None = None
     artifact: str | None = None
+    app: Application | None = None
     ram: int | None = None
     unit: str = ""
     bitship: str = VERSION
@@ -104,7 +107,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def build_key(self) -> str:
         """The same of the package alone: jobs that share it share the package."""
-        fields = (self.name, self.sha256, self.target, self.converter, self.ram, self.bitship)
+        fields = (self.name, self.sha256, self.target, self.converter, self.app, self.ram, self.bitship)
         return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()[:16]
 
     @property
@@ -138,7 +141,7 @@ def jobs(suite: Suite, folder: Path) -> list[Job]:
 
 def _expand(suite: Suite, run: Run, models: dict[str, Model], folder: Path) -> Iterator[Job]:
     where = f"suite '{suite.name}'"
-    if run.packages and (run.models or run.targets or run.converter or run.ram):
+    if run.packages and (run.models or run.targets or run.converter or run.app or run.ram):
         raise FormatError(f"{where}: a [[run]] has packages and models, targets or options; give packages alone")
     if not run.packages and not run.targets:
         raise FormatError(f"{where}: a [[run]] has neither targets nor packages; one of them is needed")
@@ -173,6 +176,7 @@ def _expand(suite: Suite, run: Run, models: dict[str, Model], folder: Path) -> I
                     suite.effort,
                     run.converter,
                     run.artifact,
+                    run.app,
                     run.ram,
                     unit,
                 )

@@ -8,7 +8,7 @@ import typer
 
 from bitship.cli.models import Calibration, Json, Model, Outputs, RecipeName, read_model
 from bitship.cli.output import console, emit_json, table, working
-from bitship.targets import ConverterName
+from bitship.targets import Application, ConverterName, TinyModel
 
 Converter = Annotated[
     ConverterName | None, typer.Option(help="Which of the target's converters; its first when not given.")
@@ -44,6 +44,14 @@ def export(
             help="Whether the image arrives by rows, never whole; by default where that costs least under --ram.",
         ),
     ] = None,
+    app: Annotated[
+        Application | None,
+        typer.Option(
+            help="The program around the model in an image: files (semihosting), serial, energy (MLPerf Tiny's energy "
+            "mode); by default files on emulated targets, else serial."
+        ),
+    ] = None,
+    mlperf: Annotated[TinyModel, typer.Option(help="Which model of MLPerf Tiny a serial image is.")] = TinyModel.NONE,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a package that is there.")] = False,
     json: Json = False,
 ) -> None:
@@ -55,7 +63,15 @@ def export(
         graph = read_model(model, calibration, output, recipe)
     with working(f"exporting for {target}", json):
         package = run(
-            graph, target, out, converter=converter, overwrite=overwrite, ram=byte_count(ram), streamed=stream
+            graph,
+            target,
+            out,
+            converter=converter,
+            overwrite=overwrite,
+            ram=byte_count(ram),
+            streamed=stream,
+            application=app,
+            tiny=mlperf,
         )
     if json:
         print((package.path / MANIFEST).read_text(), end="")

@@ -85,7 +85,7 @@ class RemoteComputer:
     def conditions(self) -> Conditions:
         """Read temperatures, clocks and power mode over there."""
         with self._connected() as link:
-            return conditions.read(link, "now")
+            return conditions.read(link)
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:

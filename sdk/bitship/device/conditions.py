@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
 from bitship.device.base import Conditions
 from bitship.device.transfer import Transfer
@@ -42,12 +43,12 @@ _THROTTLED = {  # bits of vcgencmd get_throttled
 _CHARGING = ("AC powered", "USB powered", "Wireless powered", "Dock powered")
 
 
-def read(transfer: Transfer, when: str) -> Conditions:
+def read(transfer: Transfer) -> Conditions:
     """Read them now; what the system does not tell is left out. DeviceError when the connection fails."""
     done = transfer.run(["sh", "-c", _SCRIPT], READ_SECONDS)
     if done.code != 0:
         raise DeviceError(f"conditions: the shell over there ended with code {done.code}: {done.stderr.strip()[:200]}")
-    return parse(done.stdout, when)
+    return parse(done.stdout, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def parse(text: str, when: str) -> Conditions:

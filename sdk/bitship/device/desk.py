@@ -40,7 +40,7 @@ class Drivers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     meter: MeterSettings | None = None
 
 
-class Unit(Drivers, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Unit(Drivers, frozen=True, forbid_unknown_fields=True):
     """One unit: what type it is, and its drivers.
 
     runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
@@ -93,7 +93,13 @@ def read(path: Path | None = None) -> Desk:
 
 
 def _board(unit: Unit, target: Target) -> Device:
-    raise DeviceError(f"device '{unit.name}': boards on a serial port cannot be opened yet")
+    from bitship.device.board import SerialBoard
+
+    if unit.console is None:
+        raise DeviceError(
+            f"device '{unit.name}': has no console; a board needs one, such as {{ driver = \"serial\", ... }}"
+        )
+    return SerialBoard(unit.name, target, unit.console, unit.flasher, unit.power)
 
 
 def _computer(unit: Unit, target: Target) -> Device:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitship.converters.base import Session
-from bitship.device.base import DeviceSession, FigureKind, Samples
+from bitship.device.base import Conditions, DeviceSession, FigureKind, Samples
 from bitship.device.runner import DEADLINE_SECONDS, opened_package
 from bitship.device.transfer import LocalTransfer
 from bitship.errors import DeviceError
@@ -87,6 +87,14 @@ class HostDevice:
             "system": f"{platform.system()} {platform.machine()}",
             "threads": str(self.threads),
         }
+
+    def conditions(self) -> Conditions:
+        """Read temperatures and clocks; a machine that tells none gives none."""
+        from bitship.device import conditions
+        from bitship.device.transfer import LocalTransfer
+
+        with LocalTransfer().open() as link:
+            return conditions.read(link)
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:

@@ -21,6 +21,7 @@ from bitship.package import Package
 from bitship.targets import Target
 
 DEADLINE_SECONDS = 300.0
+ROLE = "firmware"
 _INPUTS, _OUTPUTS = "in.bin", "out.bin"
 _CODES = {
     2: "no command line, or a file it cannot open",
@@ -209,7 +210,13 @@ class QemuDevice:
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
-        yield _QemuSession(self, package.path / package.artifact(role).path, package.graph())
+        artifact = package.artifact(role)
+        if artifact.role != ROLE:
+            raise DeviceError(
+                f"{package.path}: its image has role '{artifact.role}', {self.name} without a serial port runs "
+                f"'{ROLE}'; export the package with --app files"
+            )
+        yield _QemuSession(self, package.path / artifact.path, package.graph())
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Consoles: one driver a file, listed here. ``driver = "serial"`` in devices.toml chooses."""
 
 from bitship.device.console.base import Console, ConsoleDriver
+from bitship.device.console.qemu import QemuConsole
 from bitship.device.console.serial import SerialConsole
 
-ConsoleSettings = SerialConsole
+ConsoleSettings = SerialConsole | QemuConsole
 
 __all__ = ["Console", "ConsoleDriver", "ConsoleSettings"]
