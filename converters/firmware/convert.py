@@ -124,6 +124,7 @@ def write_package(
     flash, ram, code = _usage(sections)
     if image:
         build.check_memories(target, flash, ram, "image and stack")
+        _check_stack(target, stack or 0, sections.get(".stack", 0))
         _check_budget(target, ram - sections.get(".stack", 0) + (stack or 0), most)
     write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
     write_atomic(out / PICTURE, draw_plan(program).encode())
@@ -134,6 +135,14 @@ def write_package(
         tools={recipe.compiler: version, "bitship": VERSION},
         schedule="" if program.stage is None else title(program.stage.stage),
     )
+
+
+def _check_stack(target: Target, deepest: int, given: int) -> None:
+    if deepest > given:
+        raise DoesNotFitError(
+            f"{target.name}: the stack gets {deepest} B deep, link.ld gives it {given} B, {deepest - given} B too few; "
+            f"raise STACK_BYTES in {target.folder / 'link.ld'}"
+        )
 
 
 def _check_budget(target: Target, ram: int, most: int | None) -> None:

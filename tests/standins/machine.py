@@ -109,6 +109,7 @@ class Machine:
 
     name: str
     options: Sequence[str] = ()
+    own_gdb: bool = True  # False: the options give the gdbstub to somebody else
     halted: bool = field(default=True, init=False)
 
     def __enter__(self) -> "Machine":
@@ -118,12 +119,16 @@ class Machine:
         assert program is not None, "qemu-system-arm is not installed"
         gdb, qtest = folder / "gdb", folder / "qtest"
         command = [program, "-M", self.name, "-display", "none", "-monitor", "none", "-S"]
-        command += ["-chardev", f"socket,id=g,path={gdb},server=on,wait=off", "-gdb", "chardev:g"]
+        if self.own_gdb:
+            command += ["-chardev", f"socket,id=g,path={gdb},server=on,wait=off", "-gdb", "chardev:g"]
         command += ["-qtest", f"unix:{qtest},server=on,wait=off"]
         command += ["-qtest-log", "/dev/null", "-accel", "tcg", *self.options]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
             self._qtest = _Qtest(_connect(qtest, self.process))
+            if not self.own_gdb:
+                self._loop()
+                return self
             self._gdb = _Gdb(_connect(gdb, self.process))
             self._registers: dict[int, int] = {}
             self._stops: set[int] = set()
@@ -132,6 +137,8 @@ class Machine:
             self._fpb, self._dcrdr, self._demcr, self._dfsr, self._debug = 0, 0, 0, 0, 0
             self._reset_seen = self._asked_halt = False
             self._loop()
+            self._gdb.ask(f"qRcmd,{b'system_reset'.hex()}")
+            self._settle()
         except BaseException:
             self.__exit__()
             raise
@@ -152,8 +159,6 @@ class Machine:
             self._qtest.write(address, word, 3)
         if nrf:
             self._qtest.write(_NVMC_CONFIG, 0, 3)
-        self._gdb.ask(f"qRcmd,{b'system_reset'.hex()}")
-        self._settle()
 
     # run control
 

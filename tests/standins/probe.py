@@ -171,8 +171,9 @@ class Probe:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with contextlib.suppress(ConnectionError):
                     self._protocol(DebugPort(self._machine)).serve(client)
-            self._machine.poll()
-            self._machine.resume()
+            with contextlib.suppress(ConnectionError, RuntimeError):  # the machine may have ended first
+                self._machine.poll()
+                self._machine.resume()
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """A board in MCUboot's serial recovery: an SMP server on a serial line, for the real smpmgr.
 
-Models: the console framing of SMP (base64, CRC-16), echo, image upload and image list of slot 0, reset. An upload is an image
-only with MCUboot's magic and a SHA-256 that holds. Not modelled: signatures, swapping, other slots, fragmentation's limits.
+Models: the console framing of SMP (base64, CRC-16), echo, image upload and image list of slot 0, reset. An upload is
+an image only with MCUboot's magic and a SHA-256 that holds. Not modelled: signatures, swapping, other slots, limits.
 """
 
 import base64
@@ -21,7 +21,7 @@ UNSUPPORTED = 8
 
 @dataclass
 class SmpServer:
-    """``slot``: what was uploaded; ``resets``: how often a reset was asked for; ``spoil``: a byte that arrives wrong."""
+    """``slot``: what was uploaded; ``resets``: how many were asked for; ``spoil``: a byte that arrives wrong."""
 
     slot: bytearray = field(default_factory=bytearray)
     resets: int = 0
@@ -110,7 +110,7 @@ def _decode(data: bytes, at: int) -> tuple[Any, int]:
         return (raw if kind == 2 else raw.decode()), at + value
     if kind in (4, 5):
         items = []
-        while value < 0 and data[at] != 0xFF or len(items) < value * (kind - 3):
+        while (value < 0 and data[at] != 0xFF) or len(items) < value * (kind - 3):
             item, at = _decode(data, at)
             items.append(item)
         at += value < 0

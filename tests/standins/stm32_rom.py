@@ -1,7 +1,7 @@
 """The serial loader in the ROM of an STM32 (AN3155) on a serial line, for the real stm32flash.
 
-Models: the start byte, get, get version, get id, read, write, erase and extended erase of pages, go; checksums are checked.
-Not modelled: parity (a pty has none), read-out protection, write protection, real speeds.
+Models: the start byte, get, get version, get id, read, write, extended erase of pages, go; checksums are checked. Not
+modelled: parity (a pty has none), read-out protection, write protection, real speeds.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ GET, VERSION, ID, READ, GO, WRITE, EXTENDED_ERASE = 0x00, 0x01, 0x02, 0x11, 0x21
 ORIGIN = 0x08000000
 
 
-class _Wrong(Exception):
+class _WrongError(Exception):
     """A checksum that does not hold, or an address outside."""
 
 
@@ -44,15 +44,15 @@ class Stm32Rom:
                 continue
             try:
                 if read(1)[0] != command ^ 0xFF:
-                    raise _Wrong
+                    raise _WrongError
                 self._handle(command, read, write)
-            except _Wrong:
+            except _WrongError:
                 write(NACK)
 
     def _handle(self, command: int, read: Read, write: Write) -> None:
         known = bytes((GET, VERSION, ID, READ, GO, WRITE, EXTENDED_ERASE))
         if command not in known:
-            raise _Wrong
+            raise _WrongError
         write(ACK)
         if command == GET:
             write(bytes([len(known), 0x31]) + known + ACK)
@@ -74,15 +74,15 @@ class Stm32Rom:
         count = read(1)[0]
         if command == READ:
             if read(1)[0] != count ^ 0xFF:
-                raise _Wrong
+                raise _WrongError
             write(ACK + self._bytes(address, count + 1))
             return
         data = read(count + 1)
         if read(1)[0] != count ^ _xor(data):
-            raise _Wrong
+            raise _WrongError
         at = address - ORIGIN
         if not 0 <= at <= len(self.flash) - len(data):
-            raise _Wrong
+            raise _WrongError
         self.flash[at : at + len(data)] = bytes(a & b for a, b in zip(self.flash[at:], data, strict=False))
         if self.spoil is not None and at <= self.spoil < at + len(data):
             self.flash[self.spoil] ^= 0x10
@@ -95,14 +95,14 @@ class Stm32Rom:
     def _address(self, read: Read) -> int:
         body = read(4)
         if read(1)[0] != _xor(body):
-            raise _Wrong
+            raise _WrongError
         return int.from_bytes(body, "big")
 
     def _erase(self, read: Read) -> None:
         count = read(2)
         body = b"" if count == b"\xff\xff" else read(2 * (int.from_bytes(count, "big") + 1))
         if read(1)[0] != _xor(count + body):
-            raise _Wrong
+            raise _WrongError
         if not body:
             self.flash[:] = b"\xff" * len(self.flash)
         for i in range(0, len(body), 2):

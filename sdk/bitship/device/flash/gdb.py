@@ -35,8 +35,13 @@ class GdbFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     def flash(self, image: Path, target: Target, progress: Progress | None = None) -> None:
         facts(target, GdbTool, "gdb")
         entry = read_image(image).entry
-        words = [find_tool(self.program, INSTALL), "-nx", "-batch", "-return-child-result"]
-        commands = ["set confirm off", "set remotetimeout 10", f"target extended-remote {self.server}"]
+        words = [find_tool(self.program, INSTALL), "-nx", "-batch"]
+        commands = [
+            "set confirm off",
+            "set remotetimeout 10",
+            "set tcp auto-retry off",
+            f"target extended-remote {self.server}",
+        ]
         commands += [f"monitor {c}" for c in self.before]
         commands += ["load", "compare-sections"]
         commands += [f"monitor {c}" for c in self.after] or _start(target, entry)

@@ -41,6 +41,8 @@ class OpenocdFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
             raise DeviceError("flasher 'openocd': neither 'interface' nor 'commands' say which adapter; name one")
         read_image(image)
         tool = facts(target, OpenocdTool, "openocd")
+        if not self.config and not tool.config:
+            raise DeviceError(f"flasher 'openocd': OpenOCD has no file for {target.name}; name one as 'config'")
         words = [find_tool("openocd", INSTALL)]
         words += ["-f", self.interface] if self.interface else []
         words += ["-c", f"adapter serial {self.serial}"] if self.serial else []
