@@ -80,7 +80,8 @@ class FakeJoulescope:
     device_serial_number = "000042"
 
     def __init__(self, holes: int) -> None:
-        self._holes, self.running, self.parameters = holes, False, {}
+        self._holes, self.running = holes, False
+        self.parameters: dict[str, object] = {}
         self.stream_buffer = self
         self.sample_id_range = (0, 5000)
 
@@ -91,7 +92,7 @@ class FakeJoulescope:
         assert not self.running
 
     def parameter_set(self, name: str, value: object) -> None:
-        self.parameters[name] = value  # type: ignore[index]
+        self.parameters[name] = value
 
     def start(self) -> None:
         self.running = True
