@@ -5,7 +5,8 @@
  * is done with the first sample:
  *   -r N         N timed runs, a line "run_ns NANOSECONDS" each
  *   --burst N    N runs back to back, nothing written meanwhile: "burst_ns START END", monotonic clock
- *   --profile N  N runs in which every call is timed: "op_ns CALL NANOSECONDS" each
+ *   --profile N  N runs in which every step is timed: "op_ns STEP NANOSECONDS" each
+ *   --look N     runs up to step N, then writes what --memory, --offset and --bytes name in place of output 0
  *   --load 1     starts itself anew first: "load_ns NANOSECONDS", from there to its main()
  *   --arena 1    paints the tensor memory before the first run: "arena_bytes USED ALL"
  *   -t N         threads (--threads N)
@@ -28,17 +29,18 @@ extern const uint32_t bitship_inputs, bitship_input_bytes[], bitship_outputs, bi
 int bitship_set_threads(int threads);
 int bitship_run(const void *const *inputs, void *const *outputs);
 
-/* Only some back ends have these: the tensor memory; a run that calls `done` after every call of the program.
- */
+/* Only some back ends have these: the tensor memory; a run that calls `done` after every step, and ends where
+ * it gives anything but 0; the memories that tensors lie in. */
 __attribute__((weak)) uint8_t *bitship_arena(size_t *bytes);
-__attribute__((weak)) int bitship_run_calls(const void *const *inputs, void *const *outputs,
-                                            void (*done)(int));
+__attribute__((weak)) int bitship_run_steps(const void *const *inputs, int (*done)(int step, int whole));
+__attribute__((weak)) const uint8_t *bitship_memory(int i, size_t *bytes);
 
 #define PATTERN 0x5Au
-#define MOST_CALLS 65536
+#define MOST_STEPS 65536
+#define STOPPED 1 /* beside the model's own results, which are 0 or negative */
 
 struct options {
-    long runs, burst, profile, load, arena, threads;
+    long runs, burst, profile, load, arena, threads, look, memory, offset, bytes;
     long long since;
 };
 
@@ -100,21 +102,23 @@ static void print_peak(void) {
     }
 }
 
-static int64_t call_ns[MOST_CALLS], call_start;
-static int calls;
+static int64_t step_ns[MOST_STEPS], step_start;
+static int steps, look_at;
 
-static void call_done(int call) {
+static int step_done(int step, int whole) {
     const int64_t now = now_ns();
-    if (call >= 0 && call < MOST_CALLS) {
-        call_ns[call] = now - call_start;
-        calls = call + 1 > calls ? call + 1 : calls;
+    (void)whole;
+    if (step >= 0 && step < MOST_STEPS) { /* a step of strips or tiles comes many times */
+        step_ns[step] += now - step_start;
+        steps = step + 1 > steps ? step + 1 : steps;
     }
-    call_start = now_ns();
+    step_start = now_ns();
+    return 0;
 }
 
-static void profile(const void *const *from, void *const *to, long runs) {
-    if (!bitship_run_calls) {
-        fail("--profile", "this package's program has no calls that can be timed one by one");
+static void profile(const void *const *from, long runs) {
+    if (!bitship_run_steps) {
+        fail("--profile", "this package's steps cannot be timed one by one");
     }
     int64_t overhead = INT64_MAX; /* what reading the clock takes, the least of many */
     for (int i = 0; i < 1000; i++) {
@@ -122,12 +126,35 @@ static void profile(const void *const *from, void *const *to, long runs) {
         overhead = took < overhead ? took : overhead;
     }
     for (long i = 0; i < runs; i++) {
-        call_start = now_ns();
-        check(bitship_run_calls(from, to, call_done));
-        for (int c = 0; c < calls; c++) {
-            printf("op_ns %d %lld\n", c, (long long)(call_ns[c] > overhead ? call_ns[c] - overhead : 0));
+        memset(step_ns, 0, sizeof step_ns);
+        step_start = now_ns();
+        check(bitship_run_steps(from, step_done));
+        for (int k = 0; k < steps; k++) {
+            printf("op_ns %d %lld\n", k, (long long)(step_ns[k] > overhead ? step_ns[k] - overhead : 0));
         }
     }
+}
+
+static int stop_at(int step, int whole) { return step == look_at && whole ? STOPPED : 0; }
+
+/* Puts a tensor as step `o->look` left it in place of the first output; returns its size. */
+static size_t look(const struct options *o, const void *const *from, uint8_t **to) {
+    size_t size = 0;
+    const uint8_t *memory = bitship_memory ? bitship_memory((int)o->memory, &size) : NULL;
+    look_at = (int)o->look;
+    if (!memory || o->offset < 0 || o->bytes < 1 || (size_t)o->offset + (size_t)o->bytes > size) {
+        fail("--look", "this package has no such memory");
+    }
+    if (bitship_run_steps(from, stop_at) != STOPPED) {
+        fail("--look", "no such step, or its tensor is never whole");
+    }
+    free(*to);
+    *to = malloc((size_t)o->bytes);
+    if (!*to) {
+        fail("--look", "out of memory");
+    }
+    memcpy(*to, memory + o->offset, (size_t)o->bytes);
+    return (size_t)o->bytes;
 }
 
 static void repeat(const struct options *o, const void *const *from, void *const *to) {
@@ -145,7 +172,7 @@ static void repeat(const struct options *o, const void *const *from, void *const
         printf("burst_ns %lld %lld\n", (long long)start, (long long)now_ns());
     }
     if (o->profile > 0) {
-        profile(from, to, o->profile);
+        profile(from, o->profile);
     }
 }
 
@@ -153,9 +180,10 @@ static int read_options(struct options *o, int argc, char **argv) {
     const struct {
         const char *name;
         long *value;
-    } known[] = {{"-r", &o->runs},          {"--burst", &o->burst}, {"--profile", &o->profile},
-                 {"--load", &o->load},      {"--arena", &o->arena}, {"-t", &o->threads},
-                 {"--threads", &o->threads}};
+    } known[] = {{"-r", &o->runs},           {"--burst", &o->burst}, {"--profile", &o->profile},
+                 {"--load", &o->load},       {"--arena", &o->arena}, {"-t", &o->threads},
+                 {"--threads", &o->threads}, {"--look", &o->look},   {"--memory", &o->memory},
+                 {"--offset", &o->offset},   {"--bytes", &o->bytes}};
     int first = 1;
     for (; argc > first + 1 && argv[first][0] == '-'; first += 2) {
         size_t k = 0;
@@ -201,7 +229,7 @@ static void start_anew(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     const int64_t begun = now_ns();
-    struct options o = {0, 0, 0, 0, 0, 1, 0};
+    struct options o = {0, 0, 0, 0, 0, 1, -1, 0, 0, 0, 0};
     if (argc == 2 && !strcmp(argv[1], "--clock")) {
         printf("clock_ns %lld\n", (long long)now_ns());
         return 0;
@@ -256,6 +284,7 @@ int main(int argc, char **argv) {
         }
     }
     repeat(&o, from, to);
+    const size_t seen = o.look >= 0 && outs ? look(&o, from, &out[0]) : 0;
     if (arena) {
         size_t used = arena_bytes;
         while (used > 0 && arena[used - 1] == PATTERN) {
@@ -265,7 +294,7 @@ int main(int argc, char **argv) {
     }
     print_peak();
     for (uint32_t i = 0; i < outs; i++) {
-        size_t size = samples * bitship_output_bytes[i];
+        size_t size = i == 0 && seen ? seen : samples * bitship_output_bytes[i];
         FILE *file = fopen(argv[first + (int)(ins + i)], "wb");
         if (!file || fwrite(out[i], 1, size, file) != size || fclose(file)) {
             fail(argv[first + (int)(ins + i)], "cannot be written");

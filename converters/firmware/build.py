@@ -40,7 +40,7 @@ _FILES = {
 
 COMMON = ("-std=c99", "-Ikernels/include", "-Ikernels/src", "-I.", "-ffile-prefix-map=$(CURDIR)=.")
 HOST = ("-O3", "-fPIC", "-shared", "-fvisibility=default")
-PROGRAM = ("-O3", "-static", "-Wl,-z,noexecstack")
+PROGRAM = ("-O3", "-static", "-DMODEL_HOOKS", "-Wl,-z,noexecstack")
 RUNNER = "runner"
 IMAGE = ("-O2", "-Iapp", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
 LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none")

@@ -22,9 +22,6 @@ from bitship.version import VERSION
 
 PLAN = "plan.json"
 PICTURE = picture.FILE
-RUNNER = "runner"
-
-
 STACK_ALLOWANCE = 2048  # bytes kept for the stack while a schedule is chosen; the image tells what it is
 
 
@@ -127,16 +124,25 @@ def write_package(
     flash, ram, code = _usage(sections)
     if image:
         build.check_memories(target, flash, ram, "image and stack")
+        _check_stack(target, stack or 0, sections.get(".stack", 0))
         _check_budget(target, ram - sections.get(".stack", 0) + (stack or 0), most)
     write_atomic(out / PLAN, _report(program, sections, flash, ram, stack))
     write_atomic(out / PICTURE, draw_plan(program).encode())
     return Conversion(
         files=tuple(sorted((*texts, PLAN, PICTURE, *outputs))),
-        artifacts=tuple(Artifact(name, RUNNER if name == build.RUNNER else app.role) for name in outputs),
+        artifacts=tuple(Artifact(name, name if name == build.RUNNER else app.role) for name in outputs),
         footprint=Footprint(len(program.weights), program.plan.total, code, stack),
         tools={recipe.compiler: version, "bitship": VERSION},
         schedule="" if program.stage is None else title(program.stage.stage),
     )
+
+
+def _check_stack(target: Target, deepest: int, given: int) -> None:
+    if deepest > given:
+        raise DoesNotFitError(
+            f"{target.name}: the stack gets {deepest} B deep, link.ld gives it {given} B, {deepest - given} B too few; "
+            f"raise STACK_BYTES in {target.folder / 'link.ld'}"
+        )
 
 
 def _check_budget(target: Target, ram: int, most: int | None) -> None:
@@ -149,15 +155,16 @@ def _check_budget(target: Target, ram: int, most: int | None) -> None:
 
 def _texts(program: emit.Program, target: Target, application: Application, tiny: TinyModel) -> dict[str, bytes]:
     """Return every source file of the package by its name."""
+    hosted_too = target.kind is not TargetKind.MCU
     files = {
         "model.h": emit.header(program).encode(),
-        "model.c": emit.source(program, application is not Application.FILES).encode(),
+        "model.c": emit.source(program, hosted_too or application is not Application.FILES).encode(),
     }
     if program.weights:
         files["weights.S"] = emit.weights_source(program).encode()
         files["weights.bin"] = program.weights
-    if target.kind is not TargetKind.MCU:
-        files |= hosted.texts(program)
+    if hosted_too:
+        files |= hosted.texts(program) | {serial.STEPS: serial.steps_text(program)}
     sources = build.kernel_files(program.functions)
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()

@@ -15,6 +15,13 @@ static int execute(const void *const *inputs) {
     }
     return model_run();
 }
+
+static int execute_steps(const void *const *inputs, model_step after, void *watcher) {
+    for (int i = 0; i < MODEL_INPUTS; i++) {
+        memcpy(model_input(i), inputs[i], (size_t)model_input_bytes(i));
+    }
+    return model_run_steps(after, watcher);
+}
 """
 _STREAMED = """
 static int read_rows(void *context, int32_t first, int32_t rows, void *to) {
@@ -25,6 +32,10 @@ static int read_rows(void *context, int32_t first, int32_t rows, void *to) {
 
 static int execute(const void *const *inputs) {
     return model_run_rows(read_rows, (void *)(uintptr_t)inputs[0]);
+}
+
+static int execute_steps(const void *const *inputs, model_step after, void *watcher) {
+    return model_run_steps(read_rows, (void *)(uintptr_t)inputs[0], after, watcher);
 }
 """
 
@@ -42,6 +53,8 @@ def joint(p: Program) -> str:
 int bitship_set_threads(int threads);
 int bitship_run(const void *const *inputs, void *const *outputs);
 uint8_t *bitship_arena(size_t *bytes);
+int bitship_run_steps(const void *const *inputs, int (*done)(int step, int whole));
+const uint8_t *bitship_memory(int i, size_t *bytes);
 
 int bitship_set_threads(int threads) {{ return threads == 1 ? 1 : 0; }}
 {_STREAMED if p.streamed else _WHOLE}
@@ -51,6 +64,26 @@ int bitship_run(const void *const *inputs, void *const *outputs) {{
         memcpy(outputs[i], model_output(i), (size_t)model_output_bytes(i));
     }}
     return error;
+}}
+
+struct watcher {{
+    int (*done)(int step, int whole);
+}};
+
+static int after_step(void *watcher, int32_t step, int whole) {{
+    return ((const struct watcher *)watcher)->done((int)step, whole);
+}}
+
+int bitship_run_steps(const void *const *inputs, int (*done)(int step, int whole)) {{
+    struct watcher watcher = {{done}};
+    return execute_steps(inputs, after_step, &watcher);
+}}
+
+const uint8_t *bitship_memory(int i, size_t *bytes) {{
+    int32_t size = 0;
+    const uint8_t *memory = model_memory(i, &size);
+    *bytes = (size_t)size;
+    return memory;
 }}
 
 uint8_t *bitship_arena(size_t *bytes) {{

@@ -175,7 +175,7 @@ static void burst(char *rest) {
 }
 
 static void profile(char *rest) {
-    uint64_t ticks[WORK_PROFILED];
+    static uint64_t ticks[WORK_PROFILED]; /* not on the stack that every run needs */
     const int32_t first = text_number(text_word(&rest));
     if (first < 0 || first >= MODEL_STEPS) {
         refuse("profile: there is no such step");
@@ -264,7 +264,7 @@ static void ask_for(int32_t from, int32_t end) {
 }
 
 /* Asks the host for bytes of the image, and takes them piece by piece; anything else ends the run. */
-static int rows_from_link(int32_t first, int32_t bytes, uint8_t *to) {
+int work_rows(int32_t first, int32_t bytes, uint8_t *to) {
     int32_t done = 0;
     ask_for(first, first + bytes);
     put_line("m-ready");
@@ -366,9 +366,6 @@ void extension(char *line) {
         put_line("e-[crc]");
         return;
     }
-#if MODEL_STREAMED
-    work_rows = rows_from_link;
-#endif
     const char *name = text_word(&rest);
     dispatch(name == (const char *)0 ? "" : name, rest);
 }

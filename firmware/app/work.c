@@ -118,8 +118,6 @@ uint32_t work_output_crc(void) {
 }
 
 #if MODEL_STREAMED
-work_source work_rows;
-
 static uint32_t rows_crc;
 
 uint32_t work_input_crc(void) { return rows_crc; }

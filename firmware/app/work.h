@@ -52,10 +52,8 @@ int32_t work_prefix(int32_t last);
 int32_t work_profile(int32_t first, uint64_t ticks[WORK_PROFILED]);
 
 #if MODEL_STREAMED
-/* Where rows come from: the link, or golden vectors. Fills `bytes` from byte `first` of the image; 0 or not.
- */
-typedef int (*work_source)(int32_t first, int32_t bytes, uint8_t *to);
-extern work_source work_rows;
+/* Given by whoever knows where rows come from: fill `bytes` from byte `first` of the image; 0 or not. */
+int work_rows(int32_t first, int32_t bytes, uint8_t *to);
 #endif
 
 #endif

@@ -56,7 +56,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 
 def test_a_package_is_proven_and_measured_over_adb(transfer: AdbTransfer, package: Package) -> None:
-    report = bitship.bench(package, connect(Unit("phone", "host", transfer=transfer)), runs=5, warmup=1, role="runner")
+    report = bitship.bench(
+        package, connect(Unit(name="phone", target="host", transfer=transfer)), runs=5, warmup=1, role="runner"
+    )
     assert report.bits.exact
     figures = {s.name: s for s in report.samples}
     assert len(figures["latency"].values) == 5

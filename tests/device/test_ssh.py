@@ -58,7 +58,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 
 def test_a_package_is_proven_and_measured_over_ssh(transfer: SshTransfer, package: Package) -> None:
-    device = connect(Unit("box", "host", transfer=transfer))
+    device = connect(Unit(name="box", target="host", transfer=transfer))
     report = bitship.bench(package, device, runs=6, warmup=1, role="runner")
     assert report.bits.exact
     assert report.device == "box"
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_made_is_named(transfer: SshTransfer) -> None:
 
 
 def test_a_burst_has_both_clocks_and_conditions_are_read(transfer: SshTransfer, package: Package) -> None:
-    device = connect(Unit("box", "host", transfer=transfer))
+    device = connect(Unit(name="box", target="host", transfer=transfer))
     inputs, _ = package.vectors()
     with device.open(package, "runner") as session:
         assert isinstance(session, Bursts)
@@ -191,6 +191,6 @@ def test_a_burst_has_both_clocks_and_conditions_are_read(transfer: SshTransfer, 
 
 
 def test_the_wrong_processor_is_said_before_anything_runs(transfer: SshTransfer, package: Package) -> None:
-    device = connect(Unit("box", "linux-riscv64", transfer=transfer))
+    device = connect(Unit(name="box", target="linux-riscv64", transfer=transfer))
     with pytest.raises(DeviceError, match=r"its processor is .*is for riscv64"), device.open(package, "runner"):
         pass

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from benchmarks.six_cores import digest, measure
+from boards import BOARDS, needs_board, on_boards
 from merged_cases import ALL_CASES, groups, merge
 from op_cases import CASES
 from random_nets import mobilenet_v2
@@ -25,22 +26,7 @@ from bitship.graph.base import Array
 from bitship.package import golden_inputs
 from bitship.targets import Emulator, Target, TargetKind
 
-BOARDS = ["microbit", "mps2-an385", "mps2-an386", "mps2-an500", "mps3-an547", "qemu-rv32imc"]
 NOPS = 1000
-
-
-def needs_board(name: str) -> list[pytest.MarkDecorator]:
-    """Marks of a test on a board: the compiler and the emulator must be installed."""
-    target = targets.load(name)
-    assert target.toolchain is not None
-    assert target.emulator is not None
-    programs = (f"{target.toolchain.prefix}gcc", target.emulator.program)
-    absent = [p for p in programs if shutil.which(p) is None]
-    return [pytest.mark.target, pytest.mark.skipif(bool(absent), reason=f"{' and '.join(absent)} not installed")]
-
-
-def on_boards(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("board", [pytest.param(n, marks=needs_board(n)) for n in names])
 
 
 def assert_same(found: list[tuple[Array, ...]], graph: Graph, rows: list[tuple[Array, ...]]) -> None:

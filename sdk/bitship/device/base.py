@@ -85,6 +85,27 @@ class Burst(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slack_s: float = 0.0
 
 
+class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a device first computes other bits than the graph: its operands are right, its result is not.
+
+    step   which of ``Looks.steps()``; op, tensor  what it is
+    index  the first element that differs, row-major; found, wanted  there
+    """
+
+    step: int
+    op: str
+    tensor: str
+    index: tuple[int, ...]
+    found: int
+    wanted: int
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step} ({self.op}) writes '{self.tensor}': at {list(self.index)} it gives {self.found}, "
+            f"the graph {self.wanted}"
+        )
+
+
 class DeviceSession(Protocol):
     """A package loaded on a device."""
 

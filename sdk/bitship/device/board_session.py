@@ -194,16 +194,13 @@ class SerialSession:
         return (*self._figure("latency", ticks), *extra, *ram)
 
     def _fresh(self, row: tuple[Array, ...]) -> tuple[Samples, ...]:
-        """Restart the board; return the time until it is ready, as the host sees it, and its first run."""
-        start = time.monotonic()
-        self.link.ask("restart")
-        self.link.handshake(self.link.silence_s)
-        taken = (time.monotonic() - start) * 1e3
+        """Restart the board; return its first run, and the time until it was ready as the host sees it."""
+        taken = self.link.restart(self.link.silence_s)
         self._loaded = None
         first = self._figure("first inference", self._run(row, 1)[0])
-        if self.info.instructions:
+        if self.info.instructions or taken is None:
             return first
-        return (*first, Samples("restart", "ms", FigureKind.MEASURED, (taken,), 1.0))
+        return (*first, Samples("restart", "ms", FigureKind.MEASURED, (taken * 1e3,), 1.0))
 
     def _figure(self, name: str, ticks: Sequence[int]) -> tuple[Samples, ...]:
         if self.info.instructions:

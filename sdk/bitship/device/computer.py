@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from bitship.device import conditions
 from bitship.device.base import Conditions, DeviceSession
 from bitship.device.host import RUNNER_ROLE
-from bitship.device.runner import DEADLINE_SECONDS, opened
+from bitship.device.runner import DEADLINE_SECONDS, opened, opened_package
 from bitship.device.transfer import Transfer, TransferDriver
 from bitship.errors import DeviceError
 from bitship.package import Package
@@ -95,8 +95,7 @@ class RemoteComputer:
             if package.manifest.converter is ConverterName.EXECUTORCH:
                 session = stack.enter_context(self._executorch(link, package, role))
             else:
-                runner = package.path / package.artifact(role or RUNNER_ROLE).path
-                made = opened(link, [runner], [runner.name], package.graph(), self._deadline_s)
+                made = opened_package(link, package, role or RUNNER_ROLE, self._deadline_s)
                 session = stack.enter_context(made)
             yield session
 
@@ -131,5 +130,7 @@ class RemoteComputer:
                 f"device '{self._name}': {package.path} is an executorch package, and {runner} over there has no "
                 f"executorch ({said}); install it there, or name an executor_runner or another Python: runner = ..."
             )
-        with opened(link, [PTE_RUNNER, model], [runner, PTE_RUNNER.name, model.name], graph, self._deadline_s) as made:
+        inputs = ",".join(f"{p.type.dtype.value}:{'x'.join(map(str, p.type.shape))}" for p in graph.inputs)
+        words = [runner, PTE_RUNNER.name, model.name, inputs]
+        with opened(link, [PTE_RUNNER, model], words, graph, self._deadline_s) as made:
             yield made

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bitship.converters.base import Session
 from bitship.device.base import Conditions, DeviceSession, FigureKind, Samples
-from bitship.device.runner import DEADLINE_SECONDS, opened
+from bitship.device.runner import DEADLINE_SECONDS, opened_package
 from bitship.device.transfer import LocalTransfer
 from bitship.errors import DeviceError
 from bitship.graph import Graph
@@ -105,10 +105,9 @@ class HostDevice:
                 "more, others on 1"
             )
         if artifact.role == RUNNER_ROLE:
-            runner = package.path / artifact.path
             with (
                 LocalTransfer().open() as transfer,
-                opened(transfer, [runner], [runner.name], package.graph(), DEADLINE_SECONDS, self.threads) as made,
+                opened_package(transfer, package, artifact.role, DEADLINE_SECONDS, self.threads) as made,
             ):
                 yield made
             return

@@ -19,7 +19,6 @@ from bitship.errors import DeviceError
 READY = b"m-ready"
 _FRAME = re.compile(rb"^m-x-([0-9A-F]{8})-(\d{1,9})-(data|end|err|rows)-\[([ -~]*)\]-([0-9A-F]{8})$")
 _SHOWN = 12  # lines of the raw exchange that an error shows
-_QUIET_S = 0.05
 _LONGEST_LINE = 8192
 
 
@@ -67,6 +66,7 @@ class Link:
 
     where      what errors call the device
     silence_s  without a byte for so long, an attempt has failed
+    quiet_s    after a ready line, so long without a byte means that nothing more will come
     attempts   how often a command is tried
     reset      called when the device does not even answer an empty command: restart it by other means, if there are any
     """
@@ -75,11 +75,11 @@ class Link:
     where: str
     silence_s: float = 30.0
     attempts: int = 6
+    quiet_s: float = 0.05
     reset: Callable[[], None] | None = None
     _sequence: int = field(default_factory=lambda: secrets.randbits(31))
     _buffer: bytes = b""
     _raw: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN))
-    _opened: bool = False
 
     def ask(self, text: str, silence_s: float | None = None) -> tuple[Line, ...]:
         """Send a command; return its reply's lines, the last an END or a ROWS.
@@ -127,7 +127,7 @@ class Link:
     def _drain(self, limit: float) -> bool:
         """Read until a ready line is followed by silence; whether one came."""
         ready = False
-        while (raw := self._line(_QUIET_S if ready else limit)) is not None:
+        while (raw := self._line(self.quiet_s if ready else limit)) is not None:
             ready = ready or raw.endswith(READY)
         return ready
 
@@ -145,6 +145,18 @@ class Link:
                     f"{self.where}: not a bitship application: 'm-x-...-end-[]' was expected within {deadline_s:g} s; "
                     f"{self.raw()}; check port, baud rate and image"
                 )
+
+    def restart(self, limit: float) -> float | None:
+        """Restart the device; return the seconds until it said it was ready, None when it was not heard to.
+
+        LinkError when it cannot be found again.
+        """
+        self.ask("restart")
+        begin, taken = time.monotonic(), None
+        while taken is None and (raw := self._line(limit)) is not None:
+            taken = time.monotonic() - begin if raw == READY else None
+        self.handshake(limit)
+        return taken
 
     def raw(self) -> str:
         """Return the end of the raw exchange for a message."""

@@ -1,4 +1,6 @@
-"""Runs a .pte on files, like converters/runner.c: pte_runner.py MODEL [OPTION N]... IN... OUT...
+"""Runs a .pte on files, like converters/runner.c: pte_runner.py MODEL INPUTS [OPTION N]... IN... OUT...
+
+INPUTS are dtype and shape of every input: ``int8:1x32x32x3,int32:4``.
 
 Stands alone: it is copied to the device and started by a Python that has executorch, torch and numpy. It knows ``-r``,
 ``--burst``, ``--load`` (the program's load time), ``--threads``, ``--arena`` (nothing to tell), and ``--clock``.
@@ -13,10 +15,10 @@ from typing import Any
 
 def main(words: list[str]) -> int:
     """Do what the command line says; 0, or 2 with one line on stderr."""
-    if words[1:] == ["--clock"]:
+    if words[2:] == ["--clock"]:
         print("clock_ns", time.monotonic_ns())
         return 0
-    model, rest = words[0], words[1:]
+    model, inputs, rest = words[0], words[1].split(","), words[2:]
     options = {"-r": 0, "--burst": 0, "--load": 0, "--arena": 0, "--threads": 1}
     while rest and rest[0].startswith("-"):
         if rest[0] not in options:
@@ -33,9 +35,7 @@ def main(words: list[str]) -> int:
     method = Runtime.get().load_program(Path(model).read_bytes()).load_method("forward")
     if options["--load"]:
         print("load_ns", time.monotonic_ns() - start)
-    metas = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
-    dtypes = [getattr(m, "dtype")() for m in metas]  # noqa: B009
-    samples, count = _read(torch, rest[: len(metas)], metas, dtypes), len(metas)
+    samples = _read(torch, rest[: len(inputs)], inputs)
     outs: list[list[bytes]] = []
     for k, sample in enumerate(samples):
         start = time.monotonic_ns()
@@ -45,24 +45,22 @@ def main(words: list[str]) -> int:
         outs.append([r.contiguous().numpy().tobytes() for r in results])
     _repeat(method, samples[0], options)
     _print_peak()
-    for i, path in enumerate(rest[count:]):
+    for i, path in enumerate(rest[len(inputs) :]):
         data = b"".join(row[i] for row in outs)
         Path(path).write_bytes(data)
         print("output", i, f"{zlib.crc32(data):08x}", len(data))
     return 0
 
 
-_SCALARS = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 6: "float32"}  # torch's numbers of dtypes
-
-
-def _read(torch: Any, paths: list[str], metas: list[Any], dtypes: list[Any]) -> list[list[Any]]:
+def _read(torch: Any, paths: list[str], inputs: list[str]) -> list[list[Any]]:
     """Return one list of tensors per sample."""
     columns = []
-    for path, meta, number in zip(paths, metas, dtypes, strict=True):
-        kind = getattr(torch, _SCALARS[int(number)])
-        whole = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=kind)
-        columns.append(whole.reshape(-1, *meta.sizes()))
-    return [list(row) for row in zip(*columns, strict=True)] if columns else [[]]
+    for path, said in zip(paths, inputs, strict=True):
+        dtype, _, shape = said.partition(":")
+        sizes = [int(n) for n in shape.split("x") if n]
+        whole = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=getattr(torch, dtype))
+        columns.append(whole.reshape(-1, *sizes))
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _repeat(method: Any, sample: list[Any], options: dict[str, int]) -> None:

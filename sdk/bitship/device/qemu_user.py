@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from bitship.device.base import DeviceSession
 from bitship.device.host import RUNNER_ROLE
-from bitship.device.runner import DEADLINE_SECONDS, opened
+from bitship.device.runner import DEADLINE_SECONDS, opened_package
 from bitship.device.transfer import LocalTransfer
 from bitship.errors import DeviceError, MissingDependencyError
 from bitship.package import Package
@@ -48,9 +48,8 @@ class QemuUserDevice:
             raise DeviceError(
                 f"{package.path}: {self.name} runs tvm and firmware packages; this is an executorch package"
             )
-        runner = package.path / package.artifact(role or RUNNER_ROLE).path
         with (
             LocalTransfer(self._program()).open() as transfer,
-            opened(transfer, [runner], [runner.name], package.graph(), self._deadline_s) as session,
+            opened_package(transfer, package, role or RUNNER_ROLE, self._deadline_s) as session,
         ):
             yield session

@@ -16,11 +16,13 @@ from bitship.device.transfer import Completed, Transfer
 from bitship.errors import DeviceError
 from bitship.graph import Graph
 from bitship.graph.base import Array, as_bytes
+from bitship.package import Package
+from bitship.targets import ConverterName
 
 DEADLINE_SECONDS = 600.0
 STARTS = 3  # how often load and first inference are taken
 _CLOCK_READS = 5
-_OUTPUT = re.compile(r"^output (\d+) ([0-9a-fA-F]+) (\d+)$", re.MULTILINE)
+OUTPUT = re.compile(r"^output (\d+) ([0-9a-fA-F]+) (\d+)$", re.MULTILINE)
 _ARENA = re.compile(r"^arena_bytes (\d+) \d+$", re.MULTILINE)
 _BURST = re.compile(r"^burst_ns (\d+) (\d+)$", re.MULTILINE)
 
@@ -43,6 +45,23 @@ def opened(
         transfer.push(path, there[path.name])
     words = tuple(there.get(w, w) for w in command)
     yield RunnerSession(transfer, words, graph, deadline_s, threads)
+
+
+@contextmanager
+def opened_package(
+    transfer: Transfer, package: Package, role: str, deadline_s: float, threads: int = 1
+) -> Iterator["RunnerSession"]:
+    """Copy a package's runner there and yield a session; one of a firmware package can look at its steps."""
+    from bitship.converters.firmware.serial import STEPS
+    from bitship.device.stepped import SteppedSession
+
+    runner = package.path / package.artifact(role).path
+    with opened(transfer, [runner], [runner.name], package.graph(), deadline_s, threads) as session:
+        table = package.path / STEPS
+        if package.manifest.converter is ConverterName.FIRMWARE and table.is_file():
+            yield SteppedSession(transfer, session.command, session.graph, deadline_s, threads, table.read_bytes())
+        else:
+            yield session
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,7 @@ class RunnerSession:
         with tempfile.TemporaryDirectory(prefix="bitship-") as name:
             folder = Path(name)
             text = self._start([], rows, folder)
-            said = {int(i): (int(crc, 16), int(size)) for i, crc, size in _OUTPUT.findall(text)}
+            said = {int(i): (int(crc, 16), int(size)) for i, crc, size in OUTPUT.findall(text)}
             columns = [self._take(i, folder, len(rows), said) for i in range(len(self.graph.outputs))]
         return list(zip(*columns, strict=True))
 
@@ -116,7 +135,7 @@ class RunnerSession:
                 return memory
             text = self._start(["--load", "1", "-r", str(warmup + runs)], [row], folder)
             more = [self._start(["--load", "1"], [row], folder) for _ in range(STARTS - 1)]
-        if _OUTPUT.findall(text) != _OUTPUT.findall(plain):
+        if OUTPUT.findall(text) != OUTPUT.findall(plain):
             raise DeviceError(f"{self.where}: timed runs give other bits than an untimed one; nothing was measured")
         taken = _numbers("run_ns", text)
         if len(taken) != warmup + runs:

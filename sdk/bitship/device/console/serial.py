@@ -13,6 +13,7 @@ from bitship.errors import DeviceError
 from bitship.targets import Target
 
 _RESET_SECONDS = 0.1
+_WRITE_SECONDS = 10.0
 
 
 class SerialConsole(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="driver", tag="serial"):
@@ -31,7 +32,8 @@ class SerialConsole(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
         baud = self.baud or (target.uart.baud if target.uart else 115200)
         try:
-            line = serial.serial_for_url(self.port, baudrate=baud, timeout=0.1, write_timeout=10)
+            write_s = None if "://" in self.port else _WRITE_SECONDS  # remote ports know no deadline for writing
+            line = serial.serial_for_url(self.port, baudrate=baud, timeout=0.1, write_timeout=write_s)
         except (serial.SerialException, ValueError, OSError) as e:
             raise DeviceError(f"{self.port}: cannot be opened: {e}; 'bitship devices --scan' lists the ports") from None
         try:
