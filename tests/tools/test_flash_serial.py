@@ -44,10 +44,11 @@ def test_esptool_writes_an_image_that_the_rom_would_start(
     assert seen[-1] == 1.0
 
 
+@pytest.mark.slow
 def test_esptool_that_finds_another_byte_is_an_error(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     python_tools(monkeypatch)
     elf, target = images("esp32-c3")
-    with ports.serve(EspRom(spoil=0x123).run) as port, pytest.raises(DeviceError, match="MD5|verif"):
+    with ports.serve(EspRom(spoil=0x123).run) as port, pytest.raises(DeviceError, match=r"MD5|verif"):
         esptool(port, False).flash(elf, target)
 
 
@@ -64,6 +65,7 @@ def test_stm32flash_writes_verifies_and_starts(images: Images, monkeypatch: pyte
     assert seen[-1] == 1.0
 
 
+@pytest.mark.slow
 def test_stm32flash_that_finds_another_byte_is_an_error(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     debian_tool(monkeypatch, "stm32flash", "stm32flash")
     elf, target = images("nucleo-l4r5zi")
@@ -71,6 +73,7 @@ def test_stm32flash_that_finds_another_byte_is_an_error(images: Images, monkeypa
         Stm32Flasher(port=port, mode="8n1", deadline_s=120).flash(elf, target)
 
 
+@pytest.mark.slow
 def test_smpmgr_uploads_an_image_whose_hash_the_board_confirms(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     python_tools(monkeypatch)
     elf, target = images("nrf52840-dk-mcuboot")
@@ -83,6 +86,7 @@ def test_smpmgr_uploads_an_image_whose_hash_the_board_confirms(images: Images, m
     assert board.resets == 1
 
 
+@pytest.mark.slow
 def test_smpmgr_that_uploads_another_byte_is_an_error(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     python_tools(monkeypatch)
     elf, target = images("nrf52840-dk-mcuboot")
@@ -92,6 +96,7 @@ def test_smpmgr_that_uploads_another_byte_is_an_error(images: Images, monkeypatc
     assert board.resets == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["esptool", "stm32flash", "smpmgr"])
 def test_a_silent_line_is_an_error_within_the_deadline(
     tool: str, images: Images, monkeypatch: pytest.MonkeyPatch
@@ -105,12 +110,12 @@ def test_a_silent_line_is_an_error_within_the_deadline(
 
     with ports.serve(silent) as port:
         flashers = {
-            "esptool": (msgspec.structs.replace(esptool(port, False), deadline_s=40), "esp32-c3"),
-            "stm32flash": (Stm32Flasher(port=port, mode="8n1", deadline_s=40), "nucleo-l4r5zi"),
-            "smpmgr": (SmpFlasher(port=port, deadline_s=40), "nrf52840-dk-mcuboot"),
+            "esptool": (msgspec.structs.replace(esptool(port, False), deadline_s=60), "esp32-c3"),
+            "stm32flash": (Stm32Flasher(port=port, mode="8n1", deadline_s=60), "nucleo-l4r5zi"),
+            "smpmgr": (SmpFlasher(port=port, deadline_s=8), "nrf52840-dk-mcuboot"),
         }
         flasher, board = flashers[tool]
-        with pytest.raises(DeviceError, match=r"; (hold BOOT|start the board|restart)"):
+        with pytest.raises(DeviceError, match=r"; (hold BOOT|start the board)"):
             flasher.flash(*images(board))
 
 
