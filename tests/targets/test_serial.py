@@ -184,6 +184,15 @@ def test_golden_vectors_in_flash_test_the_board_without_a_host(board: str, strea
 
 
 @on_boards("mps2-an386")
+def test_an_image_in_energy_mode_is_measured_like_any(board: str, tmp_path: Path) -> None:
+    package = export(network(), board, tmp_path / "p", application=Application.ENERGY)
+    assert package.artifact().role == "energy"
+    report = bench(package, runs=2, warmup=0)
+    assert report.bits.exact
+    assert len(set(report.samples[0].values)) == 1
+
+
+@on_boards("mps2-an386")
 def test_a_burst_is_timed_by_the_host(board: str, tmp_path: Path) -> None:
     package = serial(network(), board, tmp_path / "p")
     row = package.vectors()[0][2]
