@@ -24,7 +24,9 @@ BOARDS = [
 
 
 def test_there_are_boards() -> None:
-    assert {"nucleo-l4r5zi", "stm32f746g-disco", "stm32h743", "nrf52840-dk", "rp2040", "rp2350", "esp32-c3"} <= {*BOARDS}
+    assert {"nucleo-l4r5zi", "stm32f746g-disco", "stm32h743", "nrf52840-dk", "rp2040", "rp2350", "esp32-c3"} <= {
+        *BOARDS
+    }
 
 
 @pytest.mark.parametrize("name", targets.names())
