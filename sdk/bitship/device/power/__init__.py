@@ -1,8 +1,10 @@
-"""Power switches: one driver a file, listed here. ``power = { driver = "script", ... }`` in devices.toml chooses."""
+"""Power switches: one driver a file, listed here. ``power = { driver = "uhubctl", ... }`` in devices.toml chooses."""
 
 from bitship.device.power.base import PowerDriver
+from bitship.device.power.labgrid import LabgridPower
 from bitship.device.power.script import ScriptPower
+from bitship.device.power.uhubctl import UhubctlPower
 
-PowerSettings = ScriptPower
+PowerSettings = ScriptPower | UhubctlPower | LabgridPower
 
 __all__ = ["PowerDriver", "PowerSettings"]
