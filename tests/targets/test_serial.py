@@ -12,6 +12,7 @@ from boards import BOARDS, on_boards
 from op_cases import CASES
 from random_nets import mobilenet_v2
 
+import bitship
 from bitship import targets
 from bitship.benchmarking import bench, default_device
 from bitship.converters.firmware import build
@@ -22,7 +23,7 @@ from bitship.device.console import Console
 from bitship.device.console.qemu import QemuConsole
 from bitship.device.desk import Unit, connect
 from bitship.device.qemu import QemuDevice
-from bitship.errors import DeviceError, TargetError
+from bitship.errors import BitsDifferError, DeviceError, TargetError
 from bitship.exporting import export
 from bitship.graph import Graph, spec
 from bitship.graph.base import Array
@@ -115,6 +116,17 @@ def test_a_wrong_weight_is_found_by_its_op_and_index(board: str, part: float, tm
     assert found.step == differing[0]
     assert int(value[found.index]) == found.found != found.wanted
     assert (found.op, found.tensor) == session.steps()[found.step]
+
+
+@on_boards("mps2-an386")
+def test_a_bench_of_wrong_bits_names_the_op_and_measures_nothing(board: str, tmp_path: Path) -> None:
+    package = serial(network(), board, tmp_path / "pkg")
+    spoiled = spoil(package, (package.path / "weights.bin").stat().st_size // 2)
+    with pytest.raises(BitsDifferError, match=r"nothing was measured; step \d+ \(\w+\) writes '.*': at \[") as caught:
+        bitship.bench(spoiled, runs=2)
+    assert caught.value.report is not None
+    assert caught.value.report.samples == ()
+    assert "step" in caught.value.report.difference
 
 
 @on_boards("mps2-an386", "microbit")

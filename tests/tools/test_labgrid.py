@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -84,12 +84,10 @@ class Lab:
         )
 
     def _board(self, control: Path) -> str:
-        process = subprocess.Popen([sys.executable, str(HOST), BOARD, str(control)], stdout=subprocess.PIPE, text=True)
-        self.stack.callback(process.wait)
-        self.stack.callback(process.kill)
-        assert process.stdout is not None
-        self.boards.append(process)  # type: ignore[arg-type]
-        return process.stdout.readline().strip()
+        log = control.with_suffix(".log")
+        self.boards.append(self.stack.enter_context(running(sys.executable, str(HOST), BOARD, str(control), log=log)))
+        self.until(lambda: log.is_file() and log.read_text().endswith("\n"))
+        return log.read_text().strip()
 
     def start_coordinator(self) -> "subprocess.Popen[bytes]":
         program = str(Path(self.client).with_name("labgrid-coordinator"))
@@ -119,11 +117,10 @@ class Lab:
             return False
         return True
 
-    def until(self, holds: "object") -> None:
-        assert callable(holds)
+    def until(self, holds: Callable[[], bool]) -> None:
         end = time.monotonic() + SECONDS
         while not holds():
-            assert time.monotonic() < end, (self.folder / "exporter.log").read_text()[-2000:]
+            assert time.monotonic() < end, [p.read_text()[-1000:] for p in self.folder.glob("*.log")]
             time.sleep(0.2)
 
     def free(self) -> bool:

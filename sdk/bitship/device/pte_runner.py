@@ -32,7 +32,9 @@ def main(words: list[str]) -> int:
 
     _portable_lib._unsafe_reset_threadpool(options["--threads"])
     start = time.monotonic_ns()
-    method = Runtime.get().load_program(Path(model).read_bytes()).load_method("forward")
+    data = Path(model).read_bytes()
+    program = Runtime.get().load_program(data)  # both must live as long as the method
+    method = program.load_method("forward")
     if options["--load"]:
         print("load_ns", time.monotonic_ns() - start)
     samples = _read(torch, rest[: len(inputs)], inputs)

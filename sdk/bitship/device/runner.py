@@ -81,7 +81,7 @@ class RunnerSession:
     @property
     def where(self) -> str:
         """What errors begin with."""
-        return Path(self.command[-1]).name
+        return Path([w for w in self.command if w.startswith("/")][-1]).name
 
     def run(self, rows: Sequence[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
         """Run all rows in one start of the runner; DeviceError when it fails, hangs, or its results are damaged."""
