@@ -3,7 +3,7 @@
     python -m benchmarks.every_path --data FOLDER --out DIR [--only emulated serial ssh adb labgrid hub]
 
 Emulated cores through files and through their serial ports; this machine through OpenSSH's own daemon, and through
-adb to a stand-in of its daemon; two emulated boards behind labgrid's own daemons; a stand-in of Qualcomm's hub behind its
+adb to a stand-in of its daemon; two emulated boards behind labgrid's own daemons; a stand-in of a hub behind its
 own client. Everything is on loopback. Needs the source tree: the stand-ins are in tests/standins. What is not installed
 is fetched by pip or apt where it can be.
 """
