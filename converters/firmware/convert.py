@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
-from bitship.converters.firmware import build, emit, hosted, serial
+from bitship.converters.firmware import build, emit, hosted, idf, serial
 from bitship.converters.firmware.application import app_files, app_text, application_for
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
@@ -119,6 +119,8 @@ def write_package(
             "'energy'"
         )
     options = options or SerialOptions()
+    if idf.is_project(target):
+        return _write_project(program, target, out, app, options)
     recipe = build.recipe(target, program.functions, bool(program.weights), app)
     golden = [serial.GOLDEN_SOURCE] if options.vectors[0] else []
     recipe = replace(recipe, sources=(*recipe.sources, *golden, *extra))
@@ -145,6 +147,29 @@ def write_package(
         artifacts=tuple(Artifact(name, name if name == build.RUNNER else app.role) for name in outputs),
         footprint=Footprint(len(program.weights), program.plan.total, code, stack),
         tools={recipe.compiler: version, "bitship": VERSION},
+        schedule="" if program.stage is None else title(program.stage.stage),
+    )
+
+
+def _write_project(
+    program: emit.Program, target: Target, out: Path, application: Application, options: SerialOptions
+) -> Conversion:
+    """Write a project that its vendor's tool builds; only constants and tensors are known to fit."""
+    if application is Application.FILES:
+        raise TargetError(f"{target.name}: files need semihosting, which ESP-IDF has not; use application 'serial'")
+    if options.vectors[0]:
+        raise TargetError(f"{target.name}: a self-test is for images built here, not for a project; leave it out")
+    texts = _texts(program, target, application, options)
+    for name, text in texts.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / name, text)
+    write_atomic(out / PLAN, _report(program, {}, len(program.weights), program.plan.peak, None))
+    write_atomic(out / PICTURE, draw_plan(program).encode())
+    return Conversion(
+        files=tuple(sorted((*texts, PLAN, PICTURE))),
+        artifacts=(Artifact(idf.PROJECT, application.role),),
+        footprint=Footprint(len(program.weights), program.plan.total),
+        tools={"bitship": VERSION},
         schedule="" if program.stage is None else title(program.stage.stage),
     )
 
@@ -180,18 +205,20 @@ def _texts(program: emit.Program, target: Target, application: Application, opti
     sources = build.kernel_files(program.functions)
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
-    if target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
+    if idf.is_project(target):
+        files |= idf.texts(target, tuple(program.functions), bool(program.weights), application)
+    elif target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
         for name in app_files(target, application):
             files[f"app/{name}"] = app_text(target, name)
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
         files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()
-        if application is not Application.FILES:
-            files[serial.CONFIG] = serial.config(program, target, options).encode()
-            files[serial.STEPS] = serial.steps_text(program)
-            if options.vectors[0]:
-                files[serial.GOLDEN] = serial.golden(options.vectors)
-                files[serial.GOLDEN_SOURCE] = serial.golden_source().encode()
         files["app/arenas.ld"] = build.arenas_script(target.memories).encode()
+    if application is not Application.FILES:
+        files[serial.CONFIG] = serial.config(program, target, options).encode()
+        files[serial.STEPS] = serial.steps_text(program)
+        if options.vectors[0]:
+            files[serial.GOLDEN] = serial.golden(options.vectors)
+            files[serial.GOLDEN_SOURCE] = serial.golden_source().encode()
     return files
 
 

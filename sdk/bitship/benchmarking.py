@@ -10,9 +10,10 @@ import numpy as np
 
 from bitship.converters.base import Artifact, Numerics
 from bitship.device import desk
-from bitship.device.base import Conditioned, Conditions, Device, DeviceSession, Looks, OpSamples, Profiles, Trace
+from bitship.device.base import Bursts, Conditioned, Conditions, Device, DeviceSession, Looks, OpSamples, Profiles
 from bitship.device.bisect import first_difference
 from bitship.device.conditions import cool_down
+from bitship.device.energy import Energy, measure_energy
 from bitship.device.meters import MeterDriver
 from bitship.errors import BitsDifferError, DeviceError
 from bitship.graph.base import Array
@@ -130,13 +131,15 @@ class _Bench:
             before = self._conditions(cool=True)
             samples, spread = sample(session, row, self.effort, self.tick)
             after = self._conditions()
-            ops = self._profile(session, row)
-            trace: Trace | None = None
+            energy = self._energy(session, row)
+            report = self._report(bits)
+            used = {} if energy is None else {"meter": energy.meter, "energy windows": energy.edges}
             return msgspec.structs.replace(
-                self._report(bits),
-                samples=samples,
-                ops=ops,
-                trace=trace,
+                report,
+                samples=samples if energy is None else samples + energy.samples,
+                ops=self._profile(session, row),
+                trace=None if energy is None else energy.trace,
+                environment=report.environment | used,
                 conditions=tuple(c for c in (before, after) if c is not None),
                 settled=spread,
             )
@@ -153,6 +156,16 @@ class _Bench:
         if not self.effort.profile or not isinstance(session, Profiles):
             return ()
         return session.profile(row, min(self.effort.runs, MOST_PROFILES))
+
+    def _energy(self, session: DeviceSession, row: tuple[Array, ...]) -> Energy | None:
+        if not self.effort.energy or self.meter is None:
+            return None
+        if not isinstance(session, Bursts):
+            raise DeviceError(
+                f"{self.package.path}: {self.device.name} cannot run with its link silent, which energy needs; "
+                "use --no-energy"
+            )
+        return measure_energy(session, self.meter, row)
 
     def _differs(
         self,

@@ -12,6 +12,7 @@ from standins.smp_server import SmpServer
 from standins.stm32_rom import ORIGIN, Stm32Rom
 from tools.flashing import Images, debian_tool, python_tools
 
+from bitship.device.flash.base import FlasherDriver
 from bitship.device.flash.elf import read_image
 from bitship.device.flash.esptool import EsptoolFlasher
 from bitship.device.flash.smp import SmpFlasher
@@ -109,7 +110,7 @@ def test_a_silent_line_is_an_error_within_the_deadline(
             read(1)
 
     with ports.serve(silent) as port:
-        flashers = {
+        flashers: dict[str, tuple[FlasherDriver, str]] = {
             "esptool": (msgspec.structs.replace(esptool(port, False), deadline_s=60), "esp32-c3"),
             "stm32flash": (Stm32Flasher(port=port, mode="8n1", deadline_s=60), "nucleo-l4r5zi"),
             "smpmgr": (SmpFlasher(port=port, deadline_s=8), "nrf52840-dk-mcuboot"),
@@ -123,10 +124,11 @@ def test_a_port_that_is_not_there_is_named(images: Images, tmp_path: Path, monke
     python_tools(monkeypatch)
     debian_tool(monkeypatch, "stm32flash", "stm32flash")
     port = str(tmp_path / "ttyNONE")
-    for flasher, board in (
+    flashers: list[tuple[FlasherDriver, str]] = [
         (esptool(port, False), "esp32-c3"),
         (Stm32Flasher(port=port), "nucleo-l4r5zi"),
         (SmpFlasher(port=port), "nrf52840-dk-mcuboot"),
-    ):
+    ]
+    for flasher, board in flashers:
         with pytest.raises(DeviceError, match=r"ttyNONE.*; 'bitship devices --scan' lists the ports"):
             flasher.flash(*images(board))
