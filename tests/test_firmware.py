@@ -21,7 +21,7 @@ from bitship.graph import Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.calls import SMALL_TILE, lower
 from bitship.graph.ops import OPS, Add, AvgPool2D, Concat, Conv2D, DepthwiseConv2D, FullyConnected, Reshape
-from bitship.targets import ConverterName, Target, TargetKind
+from bitship.targets import Application, ConverterName, Target, TargetKind
 from bitship.targets.base import Toolchain
 
 HOST = Target("host", "this machine", TargetKind.HOST, "native", (ConverterName.FIRMWARE,))
@@ -103,11 +103,12 @@ def test_the_same_graph_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
 
 
 @needs_arm
-def test_generated_c_is_free_of_warnings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("application", Application)
+def test_generated_c_is_free_of_warnings(application: Application, tmp_path: Path) -> None:
     graph, _ = network()
     target = targets.load("mps2-an386")
-    FirmwareConverter().convert(graph, target, tmp_path)
-    made = build.recipe(target, emit.lower_graph(graph, core_of(target)).functions, True)
+    FirmwareConverter(application=application).convert(graph, target, tmp_path)
+    made = build.recipe(target, emit.lower_graph(graph, core_of(target)).functions, True, application)
     strict = ("-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Werror")
     build.run(build.Recipe(made.compiler, made.flags + strict, made.sources, "strict.elf").command(tmp_path), tmp_path)
 

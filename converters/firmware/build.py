@@ -44,7 +44,8 @@ PROGRAM = ("-O3", "-static", "-DMODEL_HOOKS", "-Wl,-z,noexecstack")
 RUNNER = "runner"
 IMAGE = ("-O2", "-Iapp", "-ffunction-sections", "-fdata-sections", "-fno-common", "-nostartfiles")
 LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none")
-IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments")
+# small pages: a segment begins where its section does, not with the file's headers
+IMAGE_LINK = ("-Lapp", "-Tapp/link.ld", "-Wl,--no-warn-rwx-segments", "-Wl,-z,max-page-size=16")
 
 
 def kernel_files(functions: Sequence[str]) -> list[str]:

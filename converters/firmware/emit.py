@@ -146,7 +146,7 @@ def source(p: Program, hooks: bool = False) -> str:
 {strips}
 #include <stddef.h>
 
-#if defined(__ELF__) && !defined(__linux__)
+#if defined(__ELF__) && !defined(__linux__) && !defined(ESP_PLATFORM)
 #define ARENA __attribute__((aligned({ALIGNMENT}), section(".arena")))
 #define ARENA_IN(memory) __attribute__((aligned({ALIGNMENT}), section(".arena_" #memory)))
 #else
@@ -268,7 +268,11 @@ def _sizes(what: str, count: int) -> str:
 
 def weights_source(p: Program) -> str:
     """Return weights.S, which takes weights.bin into the image."""
-    return f"""{_banner(p)}    .section .weights, "a"
+    return f"""{_banner(p)}#if defined(ESP_PLATFORM)
+    .section .rodata.weights, "a"
+#else
+    .section .weights, "a"
+#endif
     .balign {ALIGNMENT}
     .global model_weights
     .hidden model_weights

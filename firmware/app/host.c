@@ -1,5 +1,5 @@
-/* The port of a process: the serial port is its standard input and output, a restart begins the program anew. Not a
- * board's: for tests, and for trying the protocol without one. There is no stack to paint and no marker. */
+/* The port of a process: the serial port is its standard input and output, a restart begins the program anew.
+ * Not a board's: for tests, and for trying the protocol without one. There is no stack to paint. */
 #define _POSIX_C_SOURCE 200809L
 #include "port.h"
 
@@ -54,7 +54,13 @@ uint64_t port_ticks(void) {
 void port_stack_paint(void) {}
 int32_t port_stack_bytes(void) { return 0; }
 void port_marker_start(void) {}
-void port_marker(int level) { (void)level; }
+
+/* The marker's level shows on standard error. */
+void port_marker(int level) {
+    if (write(STDERR_FILENO, level ? "1" : "0", 1) != 1) {
+        exit(1);
+    }
+}
 
 void port_restart(void) {
     char *const words[] = {(char *)"board", (char *)0};

@@ -52,11 +52,11 @@ int32_t text_number(const char *word) {
         return -1;
     }
     for (; *word != 0; word++) {
-        const int digit = *word - '0';
-        if (digit < 0 || digit > 9 || value > (INT32_MAX - digit) / 10) {
+        const int units = *word - '0';
+        if (units < 0 || units > 9 || value > (INT32_MAX - units) / 10) {
             return -1;
         }
-        value = value * 10 + digit;
+        value = value * 10 + units;
     }
     return value;
 }

@@ -7,13 +7,13 @@
 #define MICROS 1000000
 
 #if SERIAL_INPUT == TINY_FLOAT
-/* A single as a multiple of 2^-16, to nearest, within +-4096; what is no number is 0. */
+/* A single as a multiple of 2^-16, to nearest, within +-4096; so are infinities, and what is no number. */
 static int64_t fixed(const uint8_t *from) {
     const uint32_t bits =
         from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
     const int exponent = (int)(bits >> 23 & 255u) - 134; /* the mantissa times 2^(exponent) is in 2^-16 */
     int64_t value = (int64_t)(bits & 0x7FFFFFu) | 0x800000;
-    if (exponent < -24 || exponent == 121) {
+    if (exponent < -24) {
         value = 0;
     } else if (exponent > 5) {
         value = (int64_t)1 << 28;

@@ -32,7 +32,7 @@ int port_uart_get(void) {
         (void)RDR;
         return -1;
     }
-    return state & 1u << 5 ? (int)(RDR & 0xFFu) : -1;
+    return (state & 1u << 5) != 0 ? (int)(RDR & 0xFFu) : -1;
 }
 
 void port_uart_put(uint8_t byte) {

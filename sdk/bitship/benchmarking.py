@@ -10,8 +10,10 @@ import numpy as np
 
 from bitship.converters.base import Artifact, Numerics
 from bitship.device import desk
-from bitship.device.base import Conditioned, Conditions, Device, DeviceSession, OpSamples, Profiles, Trace
+from bitship.device.base import Bursts, Conditioned, Conditions, Device, DeviceSession, Looks, OpSamples, Profiles
+from bitship.device.bisect import first_difference
 from bitship.device.conditions import cool_down
+from bitship.device.energy import Energy, measure_energy
 from bitship.device.meters import MeterDriver
 from bitship.errors import BitsDifferError, DeviceError
 from bitship.graph.base import Array
@@ -125,17 +127,19 @@ class _Bench:
             try:
                 bits = compare_bits(found, wanted, self.package, self.artifact.numerics)
             except BitsDifferError as e:
-                raise self._differs(e, found, wanted) from None
+                raise self._differs(e, session, inputs, found, wanted) from None
             before = self._conditions(cool=True)
             samples, spread = sample(session, row, self.effort, self.tick)
             after = self._conditions()
-            ops = self._profile(session, row)
-            trace: Trace | None = None
+            energy = self._energy(session, row)
+            report = self._report(bits)
+            used = {} if energy is None else {"meter": energy.meter, "energy windows": energy.edges}
             return msgspec.structs.replace(
-                self._report(bits),
-                samples=samples,
-                ops=ops,
-                trace=trace,
+                report,
+                samples=samples if energy is None else samples + energy.samples,
+                ops=self._profile(session, row),
+                trace=None if energy is None else energy.trace,
+                environment=report.environment | used,
                 conditions=tuple(c for c in (before, after) if c is not None),
                 settled=spread,
             )
@@ -153,11 +157,38 @@ class _Bench:
             return ()
         return session.profile(row, min(self.effort.runs, MOST_PROFILES))
 
+    def _energy(self, session: DeviceSession, row: tuple[Array, ...]) -> Energy | None:
+        if not self.effort.energy or self.meter is None:
+            return None
+        if not isinstance(session, Bursts):
+            raise DeviceError(
+                f"{self.package.path}: {self.device.name} cannot run with its link silent, which energy needs; "
+                "use --no-energy"
+            )
+        return measure_energy(session, self.meter, row)
+
     def _differs(
-        self, error: BitsDifferError, found: Sequence[tuple[Array, ...]], wanted: Sequence[tuple[Array, ...]]
+        self,
+        error: BitsDifferError,
+        session: DeviceSession,
+        inputs: Sequence[tuple[Array, ...]],
+        found: Sequence[tuple[Array, ...]],
+        wanted: Sequence[tuple[Array, ...]],
     ) -> BitsDifferError:
+        """Return the error with the report of it; where the device can be looked into, the op that is wrong first."""
         bits = compare_bits(found, wanted, self.package, Numerics.TOLERANT)
-        return BitsDifferError(str(error), msgspec.structs.replace(self._report(bits), difference=str(error)))
+        said = str(error)
+        if isinstance(session, Looks):
+            vector = next(
+                v for v, (a, b) in enumerate(zip(found, wanted, strict=True)) if not all(map(np.array_equal, a, b))
+            )
+            try:
+                where = first_difference(session, self.package.graph(), inputs[vector])
+            except DeviceError as e:
+                said += f"; looking for the op failed: {e}"
+            else:
+                said += f"; {where}" if where is not None else "; every op's own tensor is right when it is looked at"
+        return BitsDifferError(said, msgspec.structs.replace(self._report(bits), difference=said))
 
     def _report(self, bits: Bits) -> Report:
         """Return a report without figures; the device is asked what it is while it is still ours."""

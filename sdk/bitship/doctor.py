@@ -42,8 +42,24 @@ _PROGRAMS = (
     ("qemu-system-riscv32", "running RISC-V packages", "apt-get install qemu-system-misc"),
     ("aarch64-linux-gnu-gcc", "packages for aarch64 Linux", "apt-get install gcc-aarch64-linux-gnu"),
     ("qemu-aarch64", "running aarch64 packages", "apt-get install qemu-user"),
+    ("arm-linux-gnueabihf-gcc", "packages for armv7 Linux", "apt-get install gcc-arm-linux-gnueabihf"),
+    ("riscv64-linux-gnu-gcc", "packages for riscv64 Linux", "apt-get install gcc-riscv64-linux-gnu"),
     ("dot", "drawing graphs", "apt-get install graphviz"),
+    ("ssh", "devices reached over ssh", "apt-get install openssh-client"),
+    ("adb", "phones", "apt-get install adb"),
+    ("pyocd", "flashing with a debug probe", "pip install 'bitship[flash]'"),
+    ("openocd", "flashing with a debug adapter", "apt-get install openocd"),
+    ("gdb-multiarch", "flashing through a gdb server", "apt-get install gdb-multiarch"),
+    ("esptool", "flashing Espressif's chips", "pip install 'bitship[flash]'"),
+    ("stm32flash", "flashing STM32 through their serial loader", "apt-get install stm32flash"),
+    ("bossac", "flashing Arduino's SAM-BA loader", "apt-get install bossa-cli"),
+    ("smpmgr", "flashing through MCUboot", "pip install smpmgr"),
+    ("uhubctl", "switching a board's power at its USB hub", "apt-get install uhubctl"),
+    ("labgrid-client", "devices of a farm", "pip install labgrid, in an environment of its own"),
+    ("qai-hub", "hosted devices", "pip install qai-hub, in an environment of its own"),
 )
+_ASK_VERSION = {"dot": "-V", "ssh": "-V", "uhubctl": "-v", "bossac": "-h", "esptool": "version"}
+_QUICK = frozenset({"qai-hub", "labgrid-client", "stm32flash"})  # slow, or cannot say: presence is enough
 
 
 def _package(name: str) -> str | None:
@@ -57,7 +73,9 @@ def _program(name: str) -> str | None:
     path = shutil.which(name)
     if path is None:
         return None
-    flag = "-V" if name == "dot" else "--version"
+    if name in _QUICK:
+        return path
+    flag = _ASK_VERSION.get(name, "--version")
     try:
         done = subprocess.run([path, flag], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -19,9 +19,9 @@ void port_board_start(void) {
     PORT(0u, PIN(6u)) = 3;       /* output, input buffer off */
     PORT(0u, PIN(8u)) = 3u << 2; /* input, pulled up */
     UART(0x508u) = DISCONNECTED; /* RTS */
-    UART(0x50Cu) = 0u << 5 | 6u; /* TXD */
+    UART(0x50Cu) = 6u;           /* TXD */
     UART(0x510u) = DISCONNECTED; /* CTS */
-    UART(0x514u) = 0u << 5 | 8u; /* RXD */
+    UART(0x514u) = 8u;           /* RXD */
     PORT(1u, OUTSET) = 1u << 8;  /* high before it drives */
     PORT(1u, PIN(8u)) = 3;
 }

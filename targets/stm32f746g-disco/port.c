@@ -14,7 +14,7 @@
 #define PLLCFGR 0x04u
 #define CFGR 0x08u
 
-static void wait(volatile uint32_t *address, uint32_t bits) {
+static void wait(const volatile uint32_t *address, uint32_t bits) {
     while ((*address & bits) != bits) {
     }
 }

@@ -12,7 +12,7 @@
 #define CR 0x00u
 #define CFGR 0x10u
 
-static void wait(volatile uint32_t *address, uint32_t bits) {
+static void wait(const volatile uint32_t *address, uint32_t bits) {
     while ((*address & bits) != bits) {
     }
 }

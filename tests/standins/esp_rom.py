@@ -16,6 +16,7 @@ CHIP_ID, MAGIC_REGISTER, MAGIC = 5, 0x40001000, 0x6921506F
 SYNC, READ_REG, WRITE_REG, SECURITY, MD5 = 0x08, 0x0A, 0x09, 0x14, 0x13
 FLASH_BEGIN, FLASH_DATA, DEFL_BEGIN, DEFL_DATA, DEFL_END = 0x02, 0x03, 0x10, 0x11, 0x12
 MEM_END = 0x06
+ROM_VALUE = 0x20120707  # what a ROM answers to a sync: anything but 0, which is the stub's
 
 
 @dataclass
@@ -66,7 +67,7 @@ class EspRom:
             self._inflate = zlib.decompressobj() if command == DEFL_BEGIN else None
         elif command in (FLASH_DATA, DEFL_DATA):
             return 0, b"", self._data(body)
-        return 0, b"", 0
+        return (0 if self.stub else ROM_VALUE), b"", 0
 
     def _data(self, body: bytes) -> int:
         size = struct.unpack_from("<I", body)[0]

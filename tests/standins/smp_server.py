@@ -109,7 +109,7 @@ def _decode(data: bytes, at: int) -> tuple[Any, int]:
         raw = data[at : at + value]
         return (raw if kind == 2 else raw.decode()), at + value
     if kind in (4, 5):
-        items = []
+        items: list[Any] = []
         while (value < 0 and data[at] != 0xFF) or len(items) < value * (kind - 3):
             item, at = _decode(data, at)
             items.append(item)

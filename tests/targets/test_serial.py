@@ -12,17 +12,19 @@ from boards import BOARDS, on_boards
 from op_cases import CASES
 from random_nets import mobilenet_v2
 
+import bitship
 from bitship import targets
 from bitship.benchmarking import bench, default_device
 from bitship.converters.firmware import build
 from bitship.device.base import Bursts, FigureKind, Looks, Profiles
 from bitship.device.bisect import first_difference
 from bitship.device.board import SerialBoard, emulated
+from bitship.device.board_session import SerialSession
 from bitship.device.console import Console
 from bitship.device.console.qemu import QemuConsole
 from bitship.device.desk import Unit, connect
 from bitship.device.qemu import QemuDevice
-from bitship.errors import DeviceError, TargetError
+from bitship.errors import BitsDifferError, DeviceError, TargetError
 from bitship.exporting import export
 from bitship.graph import Graph, spec
 from bitship.graph.base import Array
@@ -117,6 +119,17 @@ def test_a_wrong_weight_is_found_by_its_op_and_index(board: str, part: float, tm
     assert (found.op, found.tensor) == session.steps()[found.step]
 
 
+@on_boards("mps2-an386")
+def test_a_bench_of_wrong_bits_names_the_op_and_measures_nothing(board: str, tmp_path: Path) -> None:
+    package = serial(network(), board, tmp_path / "pkg")
+    spoiled = spoil(package, (package.path / "weights.bin").stat().st_size // 2)
+    with pytest.raises(BitsDifferError, match=r"nothing was measured; step \d+ \(\w+\) writes '.*': at \[") as caught:
+        bitship.bench(spoiled, runs=2)
+    assert caught.value.report is not None
+    assert caught.value.report.samples == ()
+    assert "step" in caught.value.report.difference
+
+
 @on_boards("mps2-an386", "microbit")
 def test_a_streamed_image_comes_over_the_line(board: str, tmp_path: Path) -> None:
     graph = network()
@@ -146,6 +159,28 @@ def test_several_inputs_and_wide_outputs(board: str, tmp_path: Path) -> None:
         for row, outputs in zip(rows, session.run(rows), strict=True):
             for value, wanted in zip(outputs, spec.run(graph, *row), strict=True):
                 np.testing.assert_array_equal(value, wanted)
+
+
+@on_boards("mps2-an386", "qemu-rv32imc")
+@pytest.mark.parametrize("streamed", [False, True])
+def test_golden_vectors_in_flash_test_the_board_without_a_host(board: str, streamed: bool, tmp_path: Path) -> None:
+    options = {"application": Application.SERIAL, "streamed": streamed or None, "self_test": 3}
+    package = export(network(), board, tmp_path / "p", **options)  # type: ignore[arg-type]
+    with default_device(package).open(package, None) as session:
+        assert isinstance(session, SerialSession)
+        assert session.self_test() == (3, 3)
+        row = package.vectors()[0][1]
+        np.testing.assert_array_equal(session.run([row])[0][0], package.vectors()[1][1][0])
+    size = (package.path / "weights.bin").stat().st_size
+    package = spoil(package, size // 50)
+    with default_device(package).open(package, None) as session:
+        assert isinstance(session, SerialSession)
+        assert session.self_test()[0] < 3
+    package = serial(network(), board, tmp_path / "without")
+    with default_device(package).open(package, None) as session:
+        assert isinstance(session, SerialSession)
+        with pytest.raises(DeviceError, match="no such command"):
+            session.self_test()
 
 
 @on_boards("mps2-an386")
@@ -202,7 +237,7 @@ def test_targets_without_what_an_application_needs_refuse_it(tmp_path: Path) -> 
     bare = msgspec.structs.replace(targets.load("mps2-an386"), uart=None)
     with pytest.raises(TargetError, match="no uart"):
         export(graph, bare, tmp_path / "b", application=Application.SERIAL)
-    with pytest.raises(TargetError, match="needs a serial port"):
+    with pytest.raises(TargetError, match="need a serial port"):
         export(graph, "mps2-an386", tmp_path / "c", tiny=TinyModel.IC01)
     with pytest.raises(TargetError, match="for MLPerf Tiny's ic01"):
         export(graph, "mps2-an386", tmp_path / "d", application=Application.SERIAL, tiny=TinyModel.IC01)

@@ -11,9 +11,8 @@ from tool_install import apt_program, environment
 
 from bitship import targets
 from bitship.converters.firmware import FirmwareConverter
-from bitship.converters.firmware.application import Application
 from bitship.graph import Graph
-from bitship.targets import Target
+from bitship.targets import Application, Target
 
 PACKAGES = {"arm-none-eabi-": "gcc-arm-none-eabi", "riscv64-unknown-elf-": "gcc-riscv64-unknown-elf"}
 FLASH_REQUIREMENTS = ("pyocd==0.46.*", "esptool>=5", "smpmgr>=0.19")

@@ -12,6 +12,7 @@ from standins.smp_server import SmpServer
 from standins.stm32_rom import ORIGIN, Stm32Rom
 from tools.flashing import Images, debian_tool, python_tools
 
+from bitship.device.flash.base import FlasherDriver
 from bitship.device.flash.elf import read_image
 from bitship.device.flash.esptool import EsptoolFlasher
 from bitship.device.flash.smp import SmpFlasher
@@ -44,10 +45,11 @@ def test_esptool_writes_an_image_that_the_rom_would_start(
     assert seen[-1] == 1.0
 
 
+@pytest.mark.slow
 def test_esptool_that_finds_another_byte_is_an_error(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     python_tools(monkeypatch)
     elf, target = images("esp32-c3")
-    with ports.serve(EspRom(spoil=0x123).run) as port, pytest.raises(DeviceError, match="MD5|verif"):
+    with ports.serve(EspRom(spoil=0x123).run) as port, pytest.raises(DeviceError, match=r"MD5|verif"):
         esptool(port, False).flash(elf, target)
 
 
@@ -64,6 +66,7 @@ def test_stm32flash_writes_verifies_and_starts(images: Images, monkeypatch: pyte
     assert seen[-1] == 1.0
 
 
+@pytest.mark.slow
 def test_stm32flash_that_finds_another_byte_is_an_error(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     debian_tool(monkeypatch, "stm32flash", "stm32flash")
     elf, target = images("nucleo-l4r5zi")
@@ -71,6 +74,7 @@ def test_stm32flash_that_finds_another_byte_is_an_error(images: Images, monkeypa
         Stm32Flasher(port=port, mode="8n1", deadline_s=120).flash(elf, target)
 
 
+@pytest.mark.slow
 def test_smpmgr_uploads_an_image_whose_hash_the_board_confirms(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     python_tools(monkeypatch)
     elf, target = images("nrf52840-dk-mcuboot")
@@ -83,6 +87,7 @@ def test_smpmgr_uploads_an_image_whose_hash_the_board_confirms(images: Images, m
     assert board.resets == 1
 
 
+@pytest.mark.slow
 def test_smpmgr_that_uploads_another_byte_is_an_error(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     python_tools(monkeypatch)
     elf, target = images("nrf52840-dk-mcuboot")
@@ -92,6 +97,7 @@ def test_smpmgr_that_uploads_another_byte_is_an_error(images: Images, monkeypatc
     assert board.resets == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["esptool", "stm32flash", "smpmgr"])
 def test_a_silent_line_is_an_error_within_the_deadline(
     tool: str, images: Images, monkeypatch: pytest.MonkeyPatch
@@ -104,13 +110,13 @@ def test_a_silent_line_is_an_error_within_the_deadline(
             read(1)
 
     with ports.serve(silent) as port:
-        flashers = {
-            "esptool": (msgspec.structs.replace(esptool(port, False), deadline_s=40), "esp32-c3"),
-            "stm32flash": (Stm32Flasher(port=port, mode="8n1", deadline_s=40), "nucleo-l4r5zi"),
-            "smpmgr": (SmpFlasher(port=port, deadline_s=40), "nrf52840-dk-mcuboot"),
+        flashers: dict[str, tuple[FlasherDriver, str]] = {
+            "esptool": (msgspec.structs.replace(esptool(port, False), deadline_s=60), "esp32-c3"),
+            "stm32flash": (Stm32Flasher(port=port, mode="8n1", deadline_s=60), "nucleo-l4r5zi"),
+            "smpmgr": (SmpFlasher(port=port, deadline_s=8), "nrf52840-dk-mcuboot"),
         }
         flasher, board = flashers[tool]
-        with pytest.raises(DeviceError, match=r"; (hold BOOT|start the board|restart)"):
+        with pytest.raises(DeviceError, match=r"; (hold BOOT|start the board)"):
             flasher.flash(*images(board))
 
 
@@ -118,10 +124,11 @@ def test_a_port_that_is_not_there_is_named(images: Images, tmp_path: Path, monke
     python_tools(monkeypatch)
     debian_tool(monkeypatch, "stm32flash", "stm32flash")
     port = str(tmp_path / "ttyNONE")
-    for flasher, board in (
+    flashers: list[tuple[FlasherDriver, str]] = [
         (esptool(port, False), "esp32-c3"),
         (Stm32Flasher(port=port), "nucleo-l4r5zi"),
         (SmpFlasher(port=port), "nrf52840-dk-mcuboot"),
-    ):
+    ]
+    for flasher, board in flashers:
         with pytest.raises(DeviceError, match=r"ttyNONE.*; 'bitship devices --scan' lists the ports"):
             flasher.flash(*images(board))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bitship.cli.models import Json
-from bitship.cli.output import console, emit_json, table
+from bitship.cli.output import console, emit_json, table, working
 
 
 def targets(json: Json = False) -> None:
@@ -22,26 +22,57 @@ def targets(json: Json = False) -> None:
             x.name,
             x.title,
             x.cpu,
-            ", ".join(c.value for c in x.converters),
+            ", ".join(c.value for c in x.converters) or None,
+            "yes" if x.verified else "no",
+            f"{x.clock_hz / 1e6:g}" if x.clock_hz else None,
             x.flash.nbytes if x.flash else None,
             x.ram.nbytes if x.ram else None,
         )
         for x in found
     ]
-    table("", ["target", "what", "cpu", "converters", "flash B", "RAM B"], rows, left=4)
+    table("", ["target", "what", "cpu", "converters", "verified", "MHz", "flash B", "RAM B"], rows, left=5)
+    console().print("  verified: packages were run on it, or in its emulator, by those who wrote its description")
 
 
-def devices(json: Json = False) -> None:
-    """List the devices that can run packages from here: this machine and the emulators that are installed."""
+def devices(
+    scan: Annotated[bool, typer.Option("--scan", help="Look for ports, probes, phones and drives.")] = False,
+    toml: Annotated[bool, typer.Option("--toml", help="With --scan: print entries for devices.toml.")] = False,
+    mdns: Annotated[bool, typer.Option("--mdns", help="With --scan: also ask the local network.")] = False,
+    json: Json = False,
+) -> None:
+    """List the devices that can run packages from here: the units of devices.toml, this machine, the emulators."""
+    if scan or toml or mdns:
+        _scan(toml, mdns, json)
+        return
+    from bitship.device import desk
     from bitship.doctor import emulated_targets
 
-    found = [{"device": "host", "runs": "host"}] + [
-        {"device": program, "runs": name} for name, program in emulated_targets()
-    ]
+    found = [{"device": u.name, "runs": u.target, "reached by": desk.way(u)} for u in desk.read().device]
+    found += [{"device": "host", "runs": "host", "reached by": "this machine"}]
+    found += [{"device": program, "runs": name, "reached by": "emulator"} for name, program in emulated_targets()]
     if json:
         emit_json(found)
         return
-    table("", ["device", "runs packages for"], [(d["device"], d["runs"]) for d in found], left=2)
+    table("", ["device", "runs packages for", "reached by"], [tuple(d.values()) for d in found], left=3)
+
+
+def _scan(toml: bool, mdns: bool, json: bool) -> None:
+    from bitship.device.scan import entries, scan
+
+    with working("looking for devices", json):
+        found = scan(mdns)
+    if json:
+        emit_json(found)
+        return
+    if toml:
+        print(entries(found) or "# nothing was found that a target is known for; bitship devices --scan says more")
+        return
+    rows = [(f.source, f.where or "-", f.problem or f.what, ", ".join(f.targets) or None) for f in found]
+    table("", ["source", "where", "what", "could be"], rows, left=4)
+    if not found:
+        console().print("  nothing was found")
+    elif any(f.targets for f in found):
+        console().print("  bitship devices --scan --toml prints entries for devices.toml")
 
 
 def doctor(json: Json = False) -> None:
@@ -55,7 +86,20 @@ def doctor(json: Json = False) -> None:
     rows = [(c.name, c.found or "missing", "" if c.found else c.disables, "" if c.found else c.install) for c in found]
     table("", ["what", "found", "without it", "to install"], rows, left=4)
     missing = sum(not c.found for c in found)
+    _desk_lacks()
     console().print("  everything is there" if not missing else f"  {missing} of {len(found)} are missing")
+
+
+def _desk_lacks() -> None:
+    from bitship.device import desk
+    from bitship.device.check import lacks
+
+    units = desk.read()
+    missing = lacks(units)
+    if missing:
+        table("units of devices.toml", ["unit", "lacks", "to do"], [(x.unit, x.what, x.todo) for x in missing], left=3)
+    elif units.device:
+        console().print(f"  {len(units.device)} units of devices.toml: nothing is missing here")
 
 
 def demo(

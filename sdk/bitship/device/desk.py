@@ -71,6 +71,16 @@ class Desk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise DeviceError(f"device '{name}': unknown; there are: {', '.join(near) or 'none'}; {FILE} lists them")
 
 
+def way(unit: Unit) -> str:
+    """Return the drivers that reach a unit, in a few words."""
+    found = []
+    for key in ("farm", "flasher", "console", "transfer", "power", "meter"):
+        driver = getattr(unit, key)
+        if driver is not None:
+            found.append(f"{key} {driver.__struct_config__.tag or ''}".strip())
+    return ", ".join(found) or "nothing"
+
+
 def find() -> Path | None:
     """Return the file in use: ``$BITSHIP_DEVICES``, else devices.toml here, else in the user's configuration folder."""
     named = os.environ.get(VARIABLE)

@@ -67,11 +67,12 @@ def run_tool(
         late = True
     finally:
         _kill(process)
-    if late:
-        raise DeviceError(f"{line}: not done after {deadline_s:g} s, stopped")
     said = "".join(parts)
+    if late:
+        raise DeviceError(f"{line}: not done after {deadline_s:g} s, stopped{_reason(said, hints)[1]}")
     if process.returncode != 0:
-        raise DeviceError(f"{line}: ended with code {process.returncode}: {last_words(said)}{_hint(said, hints)}")
+        words_said, todo = _reason(said, hints)
+        raise DeviceError(f"{line}: ended with code {process.returncode}: {words_said}{todo}")
     return said
 
 
@@ -81,8 +82,13 @@ def last_words(said: str) -> str:
     return " | ".join(lines[-_LAST_LINES:]) or "nothing said"
 
 
-def _hint(said: str, hints: Sequence[Hint]) -> str:
-    return next((f"; {todo}" for text, todo in hints if text.lower() in said.lower()), "")
+def _reason(said: str, hints: Sequence[Hint]) -> tuple[str, str]:
+    """Return (the line a hint knows, what to do about it), or the last words."""
+    for text, todo in hints:
+        for spoken in said.replace("\r", "\n").splitlines():
+            if text.lower() in spoken.lower():
+                return " ".join(spoken.split()), f"; {todo}"
+    return last_words(said), ""
 
 
 def _read(stream: IO[bytes], parts: list[str], heard: Heard | None) -> None:

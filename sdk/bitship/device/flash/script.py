@@ -10,10 +10,12 @@ from bitship.targets import Target
 
 
 class ScriptFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="driver", tag="script"):
-    """``command``: words, with ``{image}`` and ``{target}`` replaced; no shell."""
+    """``command``: words, with ``{image}``, its ``{folder}`` and ``{target}`` replaced; no shell."""
 
     command: tuple[str, ...]
     deadline_s: float = 300.0
 
     def flash(self, image: Path, target: Target, progress: Progress | None = None) -> None:
-        run_tool([w.format(image=image, target=target.name) for w in self.command], self.deadline_s)
+        run_tool(
+            [w.format(image=image, folder=image.parent, target=target.name) for w in self.command], self.deadline_s
+        )

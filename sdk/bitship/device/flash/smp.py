@@ -38,6 +38,8 @@ class SmpFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     def flash(self, image: Path, target: Target, progress: Progress | None = None) -> None:
         if (self.port is None) == (self.ip is None):
             raise DeviceError("flasher 'smp': one of 'port' and 'ip' is needed")
+        if self.port is not None and self.port.startswith("/") and not Path(self.port).exists():
+            raise DeviceError(f"{self.port}: is not there; 'bitship devices --scan' lists the ports")
         fact = facts(target, SmpTool, "smp")
         words = [find_tool("smpmgr", INSTALL)]
         words += ["--port", self.port, "--baudrate", str(self.baud)] if self.port else ["--ip", str(self.ip)]

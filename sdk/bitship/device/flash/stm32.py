@@ -16,7 +16,7 @@ INSTALL = "apt-get install stm32flash"
 _HINTS = (
     ("failed to init device", "start the board with BOOT0 high, or give 'boot' a sequence of dtr and rts that does"),
     ("unknown/unsupported device", "stm32flash does not know this chip; use a debug probe"),
-    ("no such file", "'bitship devices --scan' lists the ports"),
+    ("failed to open port", "'bitship devices --scan' lists the ports"),
 )
 
 

@@ -1,9 +1,11 @@
-"""Power switches: one driver a file, listed here. ``power = { driver = "script", ... }`` in devices.toml chooses."""
+"""Power switches: one driver a file, listed here. ``power = { driver = "uhubctl", ... }`` in devices.toml chooses."""
 
 from bitship.device.power.base import PowerDriver
+from bitship.device.power.labgrid import LabgridPower
 from bitship.device.power.ppk2 import Ppk2Power
 from bitship.device.power.script import ScriptPower
+from bitship.device.power.uhubctl import UhubctlPower
 
-PowerSettings = ScriptPower | Ppk2Power
+PowerSettings = ScriptPower | UhubctlPower | LabgridPower | Ppk2Power
 
-__all__ = ["PowerDriver", "PowerSettings", "Ppk2Power", "ScriptPower"]
+__all__ = ["LabgridPower", "PowerDriver", "PowerSettings", "Ppk2Power", "ScriptPower", "UhubctlPower"]

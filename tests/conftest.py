@@ -1,0 +1,5 @@
+"""Fixtures that several test modules use."""
+
+from flash_fakes import fake
+
+__all__ = ["fake"]
