@@ -21,6 +21,7 @@ from bitship.device.base import FigureKind, Profiles
 from bitship.device.desk import Unit, connect
 from bitship.device.hub import HubSettings
 from bitship.errors import DeviceError, MissingDependencyError
+from bitship.graph.base import Array
 from bitship.package import Package
 
 PYTHON = os.environ.get("BITSHIP_QAI_HUB", "")
@@ -66,7 +67,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         h.make_node("Relu", ["f"], ["m"]),
         h.make_node("QuantizeLinear", ["m", "s", "z"], ["y"]),
     ]
-    constants = {"s": np.array(0.05, np.float32), "z": np.array(3, np.int8)}
+    constants: dict[str, Array] = {"s": np.array(0.05, np.float32), "z": np.array(3, np.int8)}
     path = tmp_path_factory.mktemp("hub") / "net.onnx"
     path.write_bytes(model(nodes, {"x": ("int8", (1, 24))}, {"y": "int8"}, constants))
     return path
@@ -86,7 +87,7 @@ def settings(onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @needs_client
 def test_a_package_is_proven_and_profiled_on_a_hosted_device(settings: HubSettings, package: Package) -> None:
-    device = connect(Unit(name="s24", target="qai-hub", hub=settings))
+    device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings))
     report = bitship.bench(package, device, runs=3)
     assert report.bits.exact
     figures = {s.name: s for s in report.samples}
@@ -104,13 +105,13 @@ def test_a_package_is_proven_and_profiled_on_a_hosted_device(settings: HubSettin
 
 @needs_client
 def test_a_run_that_was_cut_off_waits_for_the_jobs_it_had_submitted(settings: HubSettings, package: Package) -> None:
-    device = connect(Unit(name="s24", target="qai-hub", hub=settings))
+    device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings))
     inputs, wanted = package.vectors()
     with device.open(package, None) as session:
         session.run(inputs)
     (kept,) = Path(str(settings.jobs)).glob("*.json")
     before = json.loads(kept.read_text())
-    with connect(Unit(name="s24", target="qai-hub", hub=settings)).open(package, None) as session:
+    with connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings)).open(package, None) as session:
         found = session.run(inputs)
     assert json.loads(kept.read_text()) == before
     assert {k.split(":")[0] for k in before} == {"compile", "inference"}
@@ -127,7 +128,7 @@ def test_what_is_wrong_is_one_clear_line(
     def said(changed: HubSettings) -> str:
         with (
             pytest.raises((DeviceError, MissingDependencyError)) as e,
-            connect(Unit(name="s24", target="qai-hub", hub=changed)).open(package, None) as session,
+            connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=changed)).open(package, None) as session,
         ):
             session.run(inputs)
         assert "\n" not in str(e.value)
@@ -144,8 +145,9 @@ def test_what_is_wrong_is_one_clear_line(
 
 
 def test_a_package_without_a_model_for_the_hub_says_what_is_needed(package: Package) -> None:
-    device = connect(Unit(name="s24", target="qai-hub", hub=HubSettings("Samsung Galaxy S24")))
+    device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=HubSettings("Samsung Galaxy S24")))
     with pytest.raises(DeviceError, match=r"the hub takes 'onnx'.*hub = \{ model"), device.open(package, None):
         pass
-    with pytest.raises(DeviceError, match="which one is not said"):
-        connect(Unit(name="s24", target="qai-hub"))
+    assert (
+        connect(Unit(name="s24", target="qualcomm-galaxy-s24")).environment()["device"] == "Samsung Galaxy S24 (Family)"
+    )

@@ -66,15 +66,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _send(self, data: bytes = b"", status: int = 200, **headers: str) -> None:
+    def _send(self, data: bytes = b"", status: int = 200, kind: str = "application/json", etag: str = "none") -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+        for name, value in (("Content-Length", str(len(data))), ("Content-Type", kind), ("ETag", etag)):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
     def _answer(self, message: Any, status: int = 200) -> None:
-        self._send(message.SerializeToString(), status, **{"Content-Type": "application/x-protobuf"})
+        self._send(message.SerializeToString(), status, "application/x-protobuf")
 
     def _created(self, number: str) -> None:
         self._answer(api.CreateUpdateResponse(id=number), 201)
@@ -87,7 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = re.sub(r"^/api/v1", "", self.path.partition("?")[0]).strip("/")
         body = self._body()
         if not path.startswith("blob/") and self.headers.get("Authorization") != f"token {self.state.token}":
-            self._send(b'{"detail": "Invalid token."}', 401, **{"Content-Type": "application/json"})
+            self._send(b'{"detail": "Invalid token."}', 401)
             return
         for method, pattern, name in ROUTES:
             found = re.fullmatch(pattern, path)
@@ -96,7 +96,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     getattr(self, name)(body, *found.groups())
                 return
         print(f"no route: {self.command} {self.path}", file=sys.stderr, flush=True)
-        self._send(b'{"detail": "Not found."}', 404, **{"Content-Type": "application/json"})
+        self._send(b'{"detail": "Not found."}', 404)
 
     do_GET = do_POST = do_PUT = do_PATCH = _route  # noqa: N815
 
@@ -147,18 +147,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def put_blob(self, body: bytes, number: str) -> None:
         self.state.files[number] = body
-        self._send(ETag=f'"{number}"')
+        self._send(etag=f'"{number}"')
 
     def post_blob(self, body: bytes, number: str) -> None:
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         parts = email.message_from_bytes(head + body, policy=email.policy.HTTP)
         for part in parts.iter_parts():
             if part.get_param("name", header="content-disposition") == "file":
-                self.state.files[number] = part.get_payload(decode=True)
+                self.state.files[number] = bytes(part.get_content())
         self._send(status=204)
 
     def get_blob(self, _: bytes, number: str) -> None:
-        self._send(self.state.files[number], **{"Content-Type": "application/octet-stream"})
+        self._send(self.state.files[number], 200, "application/octet-stream")
 
     def new_job(self, body: bytes) -> None:
         job = api.Job.FromString(body)

@@ -46,7 +46,7 @@ class Unit(Drivers, frozen=True, forbid_unknown_fields=True):
 
     runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
     farm    where the unit is borrowed; its place may bring drivers that are left out here
-    hub     which device of Qualcomm AI Hub it is, for target ``qai-hub``
+    hub     how a device of Qualcomm AI Hub is used; its name is the target's where it is left out
     """
 
     name: str
@@ -130,9 +130,10 @@ def _computer(unit: Unit, target: Target) -> Device:
 def _cloud(unit: Unit, target: Target) -> Device:
     from bitship.device.hub import HubDevice
 
-    if unit.hub is None:
+    settings = unit.hub or HubSettings()
+    if settings.device is None and target.hub_device is None:
         raise DeviceError(f"device '{unit.name}': which one is not said: hub = {{ device = \"Samsung Galaxy S24\" }}")
-    return HubDevice(unit.name, unit.hub)
+    return HubDevice(unit.name, msgspec.structs.replace(settings, device=settings.device or target.hub_device))
 
 
 OPENERS: dict[TargetKind, Callable[[Unit, Target], Device]] = {

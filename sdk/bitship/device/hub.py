@@ -31,6 +31,7 @@ _RESOLUTION_MS = 1e-3  # times come in whole microseconds
 class HubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a hosted device is named and used: ``hub = { device = "Samsung Galaxy S24" }`` in devices.toml.
 
+    device  its name there; None: the target's
     os      version of its system; None: the newest there is
     compile_options, profile_options  of the hub: "--target_runtime onnx", "--max_profiler_iterations 200"
     model   a model file of one's own to upload, for packages without one; its inputs are named as the graph's
@@ -38,7 +39,7 @@ class HubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jobs    folder where the ids of submitted jobs are kept, so that a run that was cut off goes on
     """
 
-    device: str
+    device: str | None = None
     os: str | None = None
     compile_options: str = "--target_runtime onnx"
     profile_options: str = ""
@@ -64,7 +65,7 @@ class HubDevice:
         """Return what the hub said of the device, and the jobs; complete after a package was run."""
         s, said = self._settings, self._about
         found = {
-            "device": said.get("device", s.device),
+            "device": said.get("device", str(s.device)),
             "hub options": f"{s.compile_options} {s.profile_options}".strip(),
         }
         found["processor"] = ", ".join(a.partition(":")[2] for a in said.get("attributes", ()) if "chipset" in a)
@@ -107,7 +108,11 @@ class _HubSession:
         for row in rows:
             self.graph.check_inputs(row)
         data = self.folder / "inputs.npz"
-        np.savez(data, **{f"input_{i}": np.stack(column) for i, column in enumerate(zip(*rows, strict=True))})
+        np.savez(
+            data,
+            allow_pickle=False,
+            **{f"input_{i}": np.stack(column) for i, column in enumerate(zip(*rows, strict=True))},
+        )
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for row in rows for a in row)).hexdigest()
         results = self.folder / "results.npz"
         said = self._ask("inference", data=str(data), data_digest=digest[:16], results=str(results))
