@@ -189,8 +189,11 @@ def test_bench_flashes_a_package_proves_its_bits_and_measures_it(
         file = tmp_path / "devices.toml"
         config = STANDINS / JTAG["microbit"]
         file.write_text(DESK.format(uart=line, pyocd=one.port, openocd=two.port, config=config))
+        counts = set()
         for name in ("bit-a", "bit-b"):
             report = bench(package, connect(read(file).unit(name)), runs=3, warmup=1)
             assert report.bits.differing == 0
             assert report.bits.vectors > 2
             assert report.device == name
+            counts |= {s.values for s in report.samples if s.name == "instructions"}
+        assert len(counts) == 1
