@@ -13,7 +13,7 @@ from bitship.errors import DeviceError
 from bitship.targets import Target
 from bitship.targets.flashers import BossacTool
 
-INSTALL = "Arduino's own knows the nRF52840: arduino-cli core install arduino:mbed_nano, then put its bossac on the PATH"
+INSTALL = "take Arduino's own: arduino-cli core install arduino:mbed_nano, and put its bossac on the PATH"
 _HINTS = (("no device found", "press the board's reset button twice, and look at its port again"),)
 
 
