@@ -12,12 +12,13 @@ from bitship.converters.firmware.application import app_files, app_text, applica
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
+from bitship.converters.firmware.serial import SerialOptions
 from bitship.errors import DoesNotFitError, TargetError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
 from bitship.passes import picture
 from bitship.passes.stage import Stage
-from bitship.targets import Application, Target, TargetKind, TinyModel
+from bitship.targets import Application, Target, TargetKind
 from bitship.version import VERSION
 
 PLAN = "plan.json"
@@ -33,7 +34,7 @@ class FirmwareConverter:
     streamed  whether the image arrives by rows while the model runs (``model_run_rows``), and is never whole in RAM;
               None: where that is the cheapest way into a given ``ram``
     application  the program around the model; None: FILES where the target is emulated, else SERIAL
-    tiny         which model of MLPerf Tiny a serial application says it runs
+    options      what a serial application has beside the model
     """
 
     def __init__(
@@ -42,13 +43,13 @@ class FirmwareConverter:
         ram: int | None = None,
         streamed: bool | None = None,
         application: Application | None = None,
-        tiny: TinyModel = TinyModel.NONE,
+        options: SerialOptions | None = None,
     ) -> None:
         self._stage = stage
         self._ram = ram
         self._streamed = streamed
         self._application = application
-        self._tiny = tiny
+        self._options = options
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write sources, build the image (or shared library) and measure it.
@@ -57,7 +58,7 @@ class FirmwareConverter:
         when the image is; MissingDependencyError without the target's compiler.
         """
         return write_package(
-            self.lower(graph, target), target, out, self._ram, application=self._application, tiny=self._tiny
+            self.lower(graph, target), target, out, self._ram, application=self._application, options=self._options
         )
 
     def lower(self, graph: Graph, target: Target) -> emit.Program:
@@ -73,12 +74,20 @@ class FirmwareConverter:
             return self._stage
         if target.memories and self._ram is None and not self._streamed:
             return None
-        budget = max(min(most) - STACK_ALLOWANCE, 0) if most else None
         streamed = bool(self._streamed) if self._ram is None else self._streamed
+        taken = STACK_ALLOWANCE + self._application_bytes(lowered.graph, target, bool(streamed))
+        budget = max(min(most) - taken, 0) if most else None
         try:
             return choose(lowered, budget, streamed)
         except DoesNotFitError as e:
             raise DoesNotFitError(f"{target.name}: {e}") from None
+
+    def _application_bytes(self, graph: Graph, target: Target, streamed: bool) -> int:
+        """Return the RAM that the program around the model takes, about."""
+        if target.kind is not TargetKind.MCU or application_for(target, self._application) is Application.FILES:
+            return 0
+        inputs = 0 if streamed else sum(port.type.nbytes for port in graph.inputs)
+        return inputs + serial.static_bytes(target)
 
 
 def write_package(
@@ -88,32 +97,35 @@ def write_package(
     most: int | None = None,
     objects: Mapping[str, bytes] | None = None,
     application: Application | None = None,
-    tiny: TinyModel = TinyModel.NONE,
+    options: SerialOptions | None = None,
 ) -> Conversion:
     """Write a program's sources, build and measure them.
 
     most     bytes of RAM that arena, stack and static data may take together
     objects  object files by name, of functions that another tool compiled; with them the stack has no proven bound
     application  the program around the model in an image; None: the target's
-    tiny     which model of MLPerf Tiny a serial application says it runs
+    options  what a serial application has beside the model
     """
     image, extra = target.kind is TargetKind.MCU, dict(objects or {})
     build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
     build.check_regions(target, program.plan.elsewhere)
     build.check_described(target)
-    if not image and (application is not None or tiny is not TinyModel.NONE):
+    if not image and (application is not None or options is not None):
         raise TargetError(f"{target.name}: applications are for microcontrollers; leave the option out")
     app = application_for(target, application) if image else Application.FILES
-    if app is Application.FILES and tiny is not TinyModel.NONE:
+    if app is Application.FILES and options is not None:
         raise TargetError(
-            f"{target.name}: MLPerf Tiny's host needs a serial port; use application 'serial' or 'energy'"
+            f"{target.name}: MLPerf Tiny's host and a self-test need a serial port; use application 'serial' or "
+            "'energy'"
         )
+    options = options or SerialOptions()
     if idf.is_project(target):
-        return _write_project(program, target, out, app, tiny)
+        return _write_project(program, target, out, app, options)
     recipe = build.recipe(target, program.functions, bool(program.weights), app)
-    recipe = replace(recipe, sources=(*recipe.sources, *extra))
+    golden = [serial.GOLDEN_SOURCE] if options.vectors[0] else []
+    recipe = replace(recipe, sources=(*recipe.sources, *golden, *extra))
     beside = build.program_beside(recipe) if target.kind is TargetKind.HOST else None
-    texts = _texts(program, target, app, tiny) | {"Makefile": recipe.makefile(beside).encode()} | extra
+    texts = _texts(program, target, app, options) | {"Makefile": recipe.makefile(beside).encode()} | extra
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
@@ -140,12 +152,14 @@ def write_package(
 
 
 def _write_project(
-    program: emit.Program, target: Target, out: Path, application: Application, tiny: TinyModel
+    program: emit.Program, target: Target, out: Path, application: Application, options: SerialOptions
 ) -> Conversion:
     """Write a project that its vendor's tool builds; only constants and tensors are known to fit."""
     if application is Application.FILES:
         raise TargetError(f"{target.name}: files need semihosting, which ESP-IDF has not; use application 'serial'")
-    texts = _texts(program, target, application, tiny)
+    if options.vectors[0]:
+        raise TargetError(f"{target.name}: a self-test is for images built here, not for a project; leave it out")
+    texts = _texts(program, target, application, options)
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
@@ -176,7 +190,7 @@ def _check_budget(target: Target, ram: int, most: int | None) -> None:
         )
 
 
-def _texts(program: emit.Program, target: Target, application: Application, tiny: TinyModel) -> dict[str, bytes]:
+def _texts(program: emit.Program, target: Target, application: Application, options: SerialOptions) -> dict[str, bytes]:
     """Return every source file of the package by its name."""
     hosted_too = target.kind is not TargetKind.MCU
     files = {
@@ -193,17 +207,18 @@ def _texts(program: emit.Program, target: Target, application: Application, tiny
         files[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
     if idf.is_project(target):
         files |= idf.texts(target, tuple(program.functions), bool(program.weights), application)
-        files[serial.CONFIG] = serial.config(program, target, tiny).encode()
-        files[serial.STEPS] = serial.steps_text(program)
     elif target.kind is TargetKind.MCU and target.flash is not None and target.ram is not None:
         for name in app_files(target, application):
             files[f"app/{name}"] = app_text(target, name)
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
         files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()
-        if application is not Application.FILES:
-            files[serial.CONFIG] = serial.config(program, target, tiny).encode()
-            files[serial.STEPS] = serial.steps_text(program)
         files["app/arenas.ld"] = build.arenas_script(target.memories).encode()
+    if application is not Application.FILES:
+        files[serial.CONFIG] = serial.config(program, target, options).encode()
+        files[serial.STEPS] = serial.steps_text(program)
+        if options.vectors[0]:
+            files[serial.GOLDEN] = serial.golden(options.vectors)
+            files[serial.GOLDEN_SOURCE] = serial.golden_source().encode()
     return files
 
 

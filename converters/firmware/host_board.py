@@ -5,7 +5,8 @@ from pathlib import Path
 from bitship.converters.firmware import build, emit, serial
 from bitship.converters.firmware.application import APP, SERIAL_HEADERS, SERIAL_SOURCES
 from bitship.converters.firmware.program import Program
-from bitship.targets import Target, TinyModel
+from bitship.converters.firmware.serial import SerialOptions
+from bitship.targets import Target
 
 SHARED = ("arena.c", "crc.c", "host.c")
 HEADERS = ("arena.h", "crc.h", "port.h")
@@ -17,7 +18,7 @@ def build_board(
     program: Program,
     target: Target,
     out: Path,
-    tiny: TinyModel = TinyModel.NONE,
+    options: SerialOptions | None = None,
     energy: bool = False,
     flags: tuple[str, ...] = (),
 ) -> Path:
@@ -26,15 +27,17 @@ def build_board(
     target  whose RAM decides how long a command may be
     flags   more of the compiler's, such as ``-fsanitize=address``
     """
-    sources = build.kernel_files(program.functions)
+    sources, options = build.kernel_files(program.functions), options or SerialOptions()
     texts = {
         "model.h": emit.header(program).encode(),
         "model.c": emit.source(program, hooks=True).encode(),
-        serial.CONFIG: serial.config(program, target, tiny).encode(),
+        serial.CONFIG: serial.config(program, target, options).encode(),
         serial.STEPS: serial.steps_text(program),
     }
     if program.weights:
         texts |= {"weights.S": emit.weights_source(program).encode(), "weights.bin": program.weights}
+    if options.vectors[0]:
+        texts |= {serial.GOLDEN: serial.golden(options.vectors), serial.GOLDEN_SOURCE: serial.golden_source().encode()}
     for name in (*build.header_files(sources), *(f"src/{f}" for f in sources)):
         texts[f"kernels/{name}"] = (build.FIRMWARE / name).read_bytes()
     for name in (*SERIAL_SOURCES, *SERIAL_HEADERS, *SHARED, *HEADERS):
@@ -43,7 +46,7 @@ def build_board(
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(text)
     words = ["cc", *build.COMMON[:-1], *FLAGS, f"-DBITSHIP_ENERGY={int(energy)}u", *flags, "model.c"]
-    words += ["weights.S"] if program.weights else []
+    words += [name for name in ("weights.S", serial.GOLDEN_SOURCE) if name in texts]
     words += [f"kernels/src/{f}" for f in sources] + [f"app/{f}" for f in (*SERIAL_SOURCES, *SHARED)]
     build.run([*words, "-o", NAME], out)
     return out / NAME

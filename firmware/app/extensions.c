@@ -174,6 +174,29 @@ static void burst(char *rest) {
     end_of_run(error);
 }
 
+#if SERIAL_VECTORS
+static void test(void) {
+    int32_t right = 0;
+    for (int32_t i = 0; i < SERIAL_VECTORS; i++) {
+        uint64_t ticks = 0;
+        int passed = 0;
+        port_uart_flush();
+        work_anew();
+        const int32_t error = work_test(i, &ticks, &passed);
+        right += passed;
+        begin("data");
+        put_text(passed ? "passed " : error == BITSHIP_OK ? "differs " : "failed ");
+        put_ticks(ticks);
+        finish();
+    }
+    begin("end");
+    put_text("passed=");
+    put_number((uint64_t)right);
+    field("vectors", SERIAL_VECTORS);
+    finish();
+}
+#endif
+
 static void profile(char *rest) {
     static uint64_t ticks[WORK_PROFILED]; /* not on the stack that every run needs */
     const int32_t first = text_number(text_word(&rest));
@@ -348,6 +371,11 @@ static void dispatch(const char *name, char *rest) {
 #if !MODEL_STREAMED
     } else if (text_is(name, "load")) {
         load(rest);
+#endif
+#if SERIAL_VECTORS
+    } else if (text_is(name, "test")) {
+        prefix = -1;
+        test();
 #endif
     } else if (text_is(name, "restart")) {
         begin("end");

@@ -51,6 +51,14 @@ int32_t work_prefix(int32_t last);
 /* The ticks of steps [first, first + WORK_PROFILED) in one run, readings taken off. */
 int32_t work_profile(int32_t first, uint64_t ticks[WORK_PROFILED]);
 
+#if SERIAL_VECTORS
+/* Golden vectors in flash, one behind the other: all inputs, then the crc of all outputs (little endian). */
+extern const uint8_t serial_vectors[];
+
+/* Runs vector i; 0 or an error, its ticks, and whether the outputs have the crc they should. */
+int32_t work_test(int32_t i, uint64_t *ticks, int *passed);
+#endif
+
 #if MODEL_STREAMED
 /* Given by whoever knows where rows come from: fill `bytes` from byte `first` of the image; 0 or not. */
 int work_rows(int32_t first, int32_t bytes, uint8_t *to);

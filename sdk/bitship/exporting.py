@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bitship import converters, targets
 from bitship.converters.base import Converter
+from bitship.converters.firmware.serial import SerialOptions
 from bitship.errors import DoesNotFitError, TargetError
 from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
@@ -26,6 +27,7 @@ def export(
     streamed: bool | None = None,
     application: Application | None = None,
     tiny: TinyModel = TinyModel.NONE,
+    self_test: int = 0,
 ) -> Package:
     """Lower a graph for a target and write a package folder; the same graph and target give the same bytes.
 
@@ -39,6 +41,7 @@ def export(
                that is the cheapest way into a given ``ram``
     application  firmware: the program around the model; None: FILES where the target is emulated, else SERIAL
     tiny       serial applications: which model of MLPerf Tiny the image says it runs
+    self_test  serial applications: how many of the golden vectors go into flash, for a test without a host
 
     The golden outputs come from the specification. Raises TargetError, DoesNotFitError, UnsupportedError,
     MissingDependencyError, PackageError; on any failure nothing is left behind.
@@ -53,9 +56,13 @@ def export(
     if not rows:
         raise TargetError("export: no golden inputs are given; at least one is needed")
     out = Path(out)
+    vectors = rows, [spec.run(graph, *row) for row in rows]
+    options = None
+    if tiny is not TinyModel.NONE or self_test:
+        options = SerialOptions(tiny, (vectors[0][:self_test], vectors[1][:self_test]))
     with Staging(out, overwrite) as folder:
-        conversion = _converter(chosen, resolved, ram, streamed, application, tiny).convert(graph, resolved, folder)
-        write(out, graph, resolved, chosen, folder, conversion, (rows, [spec.run(graph, *row) for row in rows]))
+        conversion = _converter(chosen, resolved, ram, streamed, application, options).convert(graph, resolved, folder)
+        write(out, graph, resolved, chosen, folder, conversion, vectors)
     return Package.open(out)
 
 
@@ -74,9 +81,9 @@ def _converter(
     ram: int | None,
     streamed: bool | None,
     application: Application | None,
-    tiny: TinyModel,
+    options: SerialOptions | None,
 ) -> Converter:
-    if ram is None and streamed is None and application is None and tiny is TinyModel.NONE:
+    if ram is None and streamed is None and application is None and options is None:
         return converters.get(name)
     if name is not ConverterName.FIRMWARE:
         raise TargetError(
@@ -85,7 +92,7 @@ def _converter(
         )
     from bitship.converters.firmware import FirmwareConverter
 
-    return FirmwareConverter(ram=ram, streamed=streamed, application=application, tiny=tiny)
+    return FirmwareConverter(ram=ram, streamed=streamed, application=application, options=options)
 
 
 def check_fits(graph: Graph, target: Target) -> None:

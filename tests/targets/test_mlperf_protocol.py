@@ -11,6 +11,7 @@ import pytest
 from bitship import targets
 from bitship.converters.firmware import FirmwareConverter
 from bitship.converters.firmware.host_board import build_board
+from bitship.converters.firmware.serial import SerialOptions
 from bitship.graph import Graph, GraphBuilder
 from bitship.graph.base import Array
 from bitship.graph.dtypes import DType
@@ -80,7 +81,9 @@ class Host:
 
 def host(tiny: TinyModel, folder: Path, energy: bool = False) -> Host:
     target = targets.load("mps2-an386")
-    return Host(build_board(FirmwareConverter().lower(model(tiny), target), target, folder, tiny, energy))
+    return Host(
+        build_board(FirmwareConverter().lower(model(tiny), target), target, folder, SerialOptions(tiny), energy)
+    )
 
 
 def values(line: str) -> Array:

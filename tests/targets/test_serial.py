@@ -19,6 +19,7 @@ from bitship.converters.firmware import build
 from bitship.device.base import Bursts, FigureKind, Looks, Profiles
 from bitship.device.bisect import first_difference
 from bitship.device.board import SerialBoard, emulated
+from bitship.device.board_session import SerialSession
 from bitship.device.console import Console
 from bitship.device.console.qemu import QemuConsole
 from bitship.device.desk import Unit, connect
@@ -160,6 +161,28 @@ def test_several_inputs_and_wide_outputs(board: str, tmp_path: Path) -> None:
                 np.testing.assert_array_equal(value, wanted)
 
 
+@on_boards("mps2-an386", "qemu-rv32imc")
+@pytest.mark.parametrize("streamed", [False, True])
+def test_golden_vectors_in_flash_test_the_board_without_a_host(board: str, streamed: bool, tmp_path: Path) -> None:
+    options = {"application": Application.SERIAL, "streamed": streamed or None, "self_test": 3}
+    package = export(network(), board, tmp_path / "p", **options)  # type: ignore[arg-type]
+    with default_device(package).open(package, None) as session:
+        assert isinstance(session, SerialSession)
+        assert session.self_test() == (3, 3)
+        row = package.vectors()[0][1]
+        np.testing.assert_array_equal(session.run([row])[0][0], package.vectors()[1][1][0])
+    size = (package.path / "weights.bin").stat().st_size
+    package = spoil(package, size // 50)
+    with default_device(package).open(package, None) as session:
+        assert isinstance(session, SerialSession)
+        assert session.self_test()[0] < 3
+    package = serial(network(), board, tmp_path / "without")
+    with default_device(package).open(package, None) as session:
+        assert isinstance(session, SerialSession)
+        with pytest.raises(DeviceError, match="no such command"):
+            session.self_test()
+
+
 @on_boards("mps2-an386")
 def test_a_burst_is_timed_by_the_host(board: str, tmp_path: Path) -> None:
     package = serial(network(), board, tmp_path / "p")
@@ -214,7 +237,7 @@ def test_targets_without_what_an_application_needs_refuse_it(tmp_path: Path) -> 
     bare = msgspec.structs.replace(targets.load("mps2-an386"), uart=None)
     with pytest.raises(TargetError, match="no uart"):
         export(graph, bare, tmp_path / "b", application=Application.SERIAL)
-    with pytest.raises(TargetError, match="needs a serial port"):
+    with pytest.raises(TargetError, match="need a serial port"):
         export(graph, "mps2-an386", tmp_path / "c", tiny=TinyModel.IC01)
     with pytest.raises(TargetError, match="for MLPerf Tiny's ic01"):
         export(graph, "mps2-an386", tmp_path / "d", application=Application.SERIAL, tiny=TinyModel.IC01)

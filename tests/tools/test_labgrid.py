@@ -3,16 +3,13 @@
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 import pytest
+from standins.lab import BOARD, PLACES, Lab
 from test_package import graph
 from tool_install import apt_program, pip_program
 
@@ -24,11 +21,6 @@ from bitship.errors import DeviceError
 from bitship.measuring import Effort
 from bitship.targets import Application
 
-HOST = Path(__file__).parents[1] / "standins" / "bench_host.py"
-BOARD = "mps2-an386"
-PLACES = ("m4-a", "m4-b")
-SECONDS = 30.0
-
 pytestmark = [
     pytest.mark.tools,
     pytest.mark.slow,
@@ -37,101 +29,12 @@ pytestmark = [
 ]
 
 
-@contextmanager
-def running(*words: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("ab") as out:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-class Lab:
-    """labgrid's daemons, and two boards that ``devices.toml`` borrows as one unit."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        apt_program("ser2net", "ser2net")
-        self.folder, self.stack = folder, stack
-        self.client = pip_program("labgrid-client", "labgrid==26.0.1")
-        self.at = f"127.0.0.1:{free_port()}"
-        self.boards: list[subprocess.Popen[bytes]] = []
-        lines = []
-        for place in PLACES:
-            control = folder / f"{place}.sock"
-            port = self._board(control)
-            flasher = f'flasher = {{ driver = "script", command = ["{sys.executable}", "{HOST}", "flash", '
-            lines += [f"{place}:", "  RawSerialPort:", f"    port: {port}", "    speed: 115200", "  BitshipUnit:"]
-            lines += [f'    toml: \'{flasher}"{control}", "{{image}}"] }}\'']
-        (folder / "exporter.yaml").write_text("\n".join(lines) + "\n")
-        self.coordinator = self.start_coordinator()
-        self.start_exporter()
-        for place in PLACES:
-            for words in (["create"], ["add-match", f"*/{place}/*"], ["set-tags", f"board={BOARD}"]):
-                self.ask("-p", place, *words)
-        (folder / "devices.toml").write_text(
-            f'[[device]]\nname = "m4"\ntarget = "{BOARD}"\n'
-            f'farm = {{ driver = "labgrid", coordinator = "{self.at}", client = "{self.client}", '
-            f'tags = {{ board = "{BOARD}" }}, wait_s = 60.0 }}\n'
-        )
-
-    def _board(self, control: Path) -> str:
-        log = control.with_suffix(".log")
-        self.boards.append(self.stack.enter_context(running(sys.executable, str(HOST), BOARD, str(control), log=log)))
-        self.until(lambda: log.is_file() and log.read_text().endswith("\n"))
-        return log.read_text().strip()
-
-    def start_coordinator(self) -> "subprocess.Popen[bytes]":
-        program = str(Path(self.client).with_name("labgrid-coordinator"))
-        state = self.folder / "state"
-        state.mkdir(exist_ok=True)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(state)  # it keeps places.yaml where it starts
-            process = self.stack.enter_context(running(program, "-l", self.at, log=self.folder / "coordinator.log"))
-        self.until(lambda: self.asks("places"))
-        return process
-
-    def start_exporter(self) -> None:
-        program = str(Path(self.client).with_name("labgrid-exporter"))
-        words = [program, "-c", self.at, "-n", "bench-1", "--hostname", "127.0.0.1", str(self.folder / "exporter.yaml")]
-        self.exporter = self.stack.enter_context(running(*words, log=self.folder / "exporter.log"))
-        self.until(lambda: b"NetworkSerialPort" in self.ask("resources"))
-
-    def ask(self, *words: str) -> bytes:
-        return subprocess.run(
-            [self.client, "-x", self.at, *words], check=True, capture_output=True, timeout=SECONDS
-        ).stdout
-
-    def asks(self, *words: str) -> bool:
-        try:
-            self.ask(*words)
-        except subprocess.SubprocessError:
-            return False
-        return True
-
-    def until(self, holds: Callable[[], bool]) -> None:
-        end = time.monotonic() + SECONDS
-        while not holds():
-            assert time.monotonic() < end, [p.read_text()[-1000:] for p in self.folder.glob("*.log")]
-            time.sleep(0.2)
-
-    def free(self) -> bool:
-        return b"acquired: None" in self.ask("-p", PLACES[0], "show") and self.ask("who").count(b"\n") <= 1
-
-
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    apt_program("ser2net", "ser2net")
     with ExitStack() as stack:
-        made = Lab(tmp_path, stack)
-        monkeypatch.setenv(desk.VARIABLE, str(tmp_path / "devices.toml"))
+        made = Lab(tmp_path, pip_program("labgrid-client", "labgrid==26.0.1"), stack)
+        monkeypatch.setenv(desk.VARIABLE, str(made.devices))
         yield made
 
 

@@ -52,6 +52,9 @@ def export(
         ),
     ] = None,
     mlperf: Annotated[TinyModel, typer.Option(help="Which model of MLPerf Tiny a serial image is.")] = TinyModel.NONE,
+    self_test: Annotated[
+        int, typer.Option("--self-test", min=0, help="Golden vectors that go into a serial image's flash.")
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a package that is there.")] = False,
     json: Json = False,
 ) -> None:
@@ -72,6 +75,7 @@ def export(
             streamed=stream,
             application=app,
             tiny=mlperf,
+            self_test=self_test,
         )
     if json:
         print((package.path / MANIFEST).read_text(), end="")

@@ -247,6 +247,12 @@ class SerialSession:
                 return _array(data, wanted.type)
         raise DeviceError(f"{self.link.where}: memory behind step {at} cannot be read; {self.link.raw()}")
 
+    def self_test(self) -> tuple[int, int]:
+        """Run the golden vectors in the image's flash; return (those that passed, all). DeviceError without any."""
+        fields = _fields(self.link.ask("test"))
+        self._loaded = None
+        return int(fields["passed"]), int(fields["vectors"])
+
     def burst(self, row: tuple[Array, ...], runs: int) -> Burst:
         """Run one input ``runs`` times with the line silent. DeviceError where the image is streamed."""
         self.graph.check_inputs(row)

@@ -10,6 +10,7 @@ from bitship.report.summary import summarize
 
 BLUE, RED, GREY = "#2a6fb0", "#c0392b", "#8a97a6"
 MOST_BARS = 24  # ops drawn; the cheaper ones are one bar together
+LEAST_DOTS = 5  # samples that make a distribution
 
 
 def _draw(width: float, height: float, paint: Callable[[Any], None]) -> str:
@@ -32,11 +33,11 @@ def _draw(width: float, height: float, paint: Callable[[Any], None]) -> str:
 
 
 def distributions(reports: Sequence[Report]) -> list[tuple[str, str]]:
-    """Return (title, SVG) for every repeated figure: a row of dots per report, a bar at the median."""
+    """Return (title, SVG) for every figure sampled often enough: a row of dots per report, a bar at the median."""
     groups: dict[tuple[str, str, str], list[tuple[str, tuple[float, ...]]]] = {}
     for r in reports:
         for s in r.samples:
-            if len(s.values) > 1:
+            if len(s.values) >= LEAST_DOTS:
                 groups.setdefault((s.name, s.unit, s.kind.value), []).append((f"{r.package}, {r.target}", s.values))
     return [
         (f"{n if n == u else f'{n} in {u}'}, {k}: every sample", strip(rows, u)) for (n, u, k), rows in groups.items()
