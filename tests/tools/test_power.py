@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from standins.lab import free_port, running
 from standins.pdu import Pdu
 from tool_install import pip_program
-from tools.flashing import free_port
-from tools.test_labgrid import running
 
 from bitship.device.power.labgrid import LabgridPower
 from bitship.errors import DeviceError
