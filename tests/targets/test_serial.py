@@ -3,8 +3,11 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
+import tempfile
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -36,11 +39,24 @@ from bitship.passes.simplify import simplify
 from bitship.targets import Application, ConverterName, TinyModel
 
 
+KEPT = tempfile.TemporaryDirectory(prefix="bitship-")
+
+
+@cache
 def network() -> Graph:
     return mobilenet_v2(24, 0.35, 10, 3)
 
 
+@cache
+def made(board: str, streamed: bool | None) -> Path:
+    """The network for a board, exported once."""
+    out = Path(KEPT.name) / f"{board}-{streamed}"
+    return export(network(), board, out, application=Application.SERIAL, streamed=streamed).path
+
+
 def serial(graph: Graph, board: str, out: Path, streamed: bool | None = None) -> Package:
+    if graph is network():
+        return Package.open(Path(shutil.copytree(made(board, streamed), out)))
     return export(graph, board, out, application=Application.SERIAL, streamed=streamed)
 
 
