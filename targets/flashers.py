@@ -4,10 +4,9 @@ import msgspec
 
 
 class PyocdTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="tool", tag="pyocd"):
-    """``target``: pyOCD's name of the chip; ``cortex_m`` loads into RAM. pack: it comes from a CMSIS pack."""
+    """``target``: pyOCD's name of the chip, of its own or of a CMSIS pack; ``cortex_m`` loads into RAM."""
 
     target: str
-    pack: bool = False
 
 
 class OpenocdTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="tool", tag="openocd"):

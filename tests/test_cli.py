@@ -104,6 +104,7 @@ def test_targets_devices_doctor_answer_in_json() -> None:
     names = {t["name"] for t in json.loads(run("targets", "--json"))}
     assert {"host", "mps2-an386", "mps3-an547", "microbit"} <= names
     assert any(d["device"] == "host" for d in json.loads(run("devices", "--json")))
+    assert all({"source", "where", "problem"} <= set(f) for f in json.loads(run("devices", "--scan", "--json")))
     assert all({"name", "found", "disables", "install"} <= set(c) for c in json.loads(run("doctor", "--json")))
 
 

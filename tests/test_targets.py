@@ -231,3 +231,51 @@ def test_esp32_s3_is_a_project_whose_sources_compile_against_the_declared_interf
     flags += ["-march=rv32imc", "-mabi=ilp32", "--specs=picolibc.specs", f"-Wa,-I{tmp_path}"]
     for source in sources:
         subprocess.run([cc, *flags, "-o", str(tmp_path / "x.o"), str(source)], check=True, timeout=60)
+
+
+def second_stage(code: bytes, memory: dict[int, int]) -> tuple[list[tuple[int, int]], int, int]:
+    """Run the RP2040's second stage, the few Thumb instructions it is made of; return (writes, MSP, where it goes)."""
+    r, writes, stack, pc = [0] * 16, list[tuple[int, int]](), 0, 0
+    for _ in range(100):
+        (op,) = struct.unpack_from("<H", code, pc)
+        if op >> 11 == 0b01001:  # ldr Rt, [pc, #imm]
+            at = ((pc + 4) & ~3) + 4 * (op & 0xFF)
+            r[op >> 8 & 7] = struct.unpack_from("<I", code, at)[0]
+        elif op >> 11 == 0b00100:  # movs Rd, #imm
+            r[op >> 8 & 7] = op & 0xFF
+        elif op >> 11 == 0b01100:  # str Rt, [Rn, #imm]
+            writes.append((r[op >> 3 & 7] + 4 * (op >> 6 & 31), r[op & 7]))
+        elif op >> 11 == 0b11001:  # ldmia Rn!, {...}
+            base = r[op >> 8 & 7]
+            for i in (i for i in range(8) if op >> i & 1):
+                r[i], base = memory[base], base + 4
+        elif op == 0xF381 and struct.unpack_from("<H", code, pc + 2)[0] == 0x8808:  # msr MSP, r1
+            stack, pc = r[1], pc + 2
+        elif op >> 7 == 0b010001110:  # bx Rm
+            return writes, stack, r[op >> 3 & 15]
+        else:
+            raise AssertionError(f"{pc:#x}: {op:#06x}")
+        pc += 2
+    raise AssertionError("no end")
+
+
+@pytest.mark.target
+def test_rp2040_second_stage_sets_the_flash_up_and_enters_the_image(tmp_path: Path) -> None:
+    image = built("rp2040", tmp_path)
+    table = 0x10000100
+    writes, stack, start = second_stage(
+        image.segments[0].data[:256], {table: word(image, table), table + 4: word(image, table + 4)}
+    )
+    ssi = 0x18000000
+    assert writes == [
+        (ssi + 0x08, 0),  # off, for the others can be written only then
+        (ssi + 0x14, 4),
+        (ssi + 0x00, 31 << 16 | 3 << 8),
+        (ssi + 0xF4, 0x03 << 24 | 2 << 8 | 6 << 2),
+        (ssi + 0x04, 0),
+        (ssi + 0x08, 1),
+        (0xE000ED08, table),
+    ]
+    assert stack == word(image, table)
+    assert start == word(image, table + 4)
+    assert start & 1

@@ -52,7 +52,7 @@ _PROGRAMS = (
     ("gdb-multiarch", "flashing through a gdb server", "apt-get install gdb-multiarch"),
     ("esptool", "flashing Espressif's chips", "pip install 'bitship[flash]'"),
     ("stm32flash", "flashing STM32 through their serial loader", "apt-get install stm32flash"),
-    ("bossac", "flashing Arduino's SAM-BA loader", "apt-get install bossa-cli"),
+    ("bossac", "flashing Arduino's SAM-BA loader", "arduino-cli core install arduino:mbed_nano"),
     ("smpmgr", "flashing through MCUboot", "pip install smpmgr"),
     ("uhubctl", "switching a board's power at its USB hub", "apt-get install uhubctl"),
     ("labgrid-client", "devices of a farm", "pip install labgrid, in an environment of its own"),

@@ -1,7 +1,8 @@
 """An emulated Cortex-M board seen from its debug port: memory through QEMU's qtest, run control through its gdbstub.
 
 Models: every memory access with its side effects (flash controllers included), halt, resume, step, core registers,
-breakpoints of the FPB, a breakpoint instruction in RAM, SYSRESETREQ with or without a catch of it, the ROM table.
+breakpoints of the FPB, a breakpoint instruction in RAM, SYSRESETREQ with or without a catch of it, the ROM table. Time
+is counted in instructions, as in the emulators of targets/.
 Does not model: DWT, trace, semihosting, faults on bad addresses (they read as QEMU has them), core power states.
 """
 
@@ -122,8 +123,8 @@ class Machine:
         if self.own_gdb:
             command += ["-chardev", f"socket,id=g,path={gdb},server=on,wait=off", "-gdb", "chardev:g"]
         command += ["-qtest", f"unix:{qtest},server=on,wait=off"]
-        command += ["-qtest-log", "/dev/null", "-accel", "tcg", *self.options]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        command += ["-qtest-log", "/dev/null", "-accel", "tcg", "-icount", "shift=6,sleep=off", *self.options]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             self._qtest = _Qtest(_connect(qtest, self.process))
             if not self.own_gdb:

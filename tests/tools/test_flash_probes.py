@@ -1,5 +1,6 @@
 """The real pyocd, openocd and gdb flash packages into emulated boards; then the package's application answers."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from standins.probe import Probe
 from tool_install import apt_program
 from tools.flashing import Images, Uart, debian_tool, free_port, python_tools, small_graph
 
-from bitship import bench, export
+from bitship import bench, export, targets
+from bitship.converters.firmware import FirmwareConverter
 from bitship.device.desk import connect, read
 from bitship.device.flash.base import FlasherDriver
 from bitship.device.flash.elf import read_image
@@ -19,6 +21,7 @@ from bitship.device.flash.openocd import OpenocdFlasher
 from bitship.device.flash.pyocd import PyocdFlasher
 from bitship.errors import DeviceError
 from bitship.targets import Application
+from bitship.targets.base import Timer
 
 STANDINS = Path(__file__).resolve().parents[1] / "standins"
 JTAG = {"microbit": "nrf51_jtag.cfg", "mps2-an386": "mps2_jtag.cfg"}
@@ -189,8 +192,40 @@ def test_bench_flashes_a_package_proves_its_bits_and_measures_it(
         file = tmp_path / "devices.toml"
         config = STANDINS / JTAG["microbit"]
         file.write_text(DESK.format(uart=line, pyocd=one.port, openocd=two.port, config=config))
+        counts = set()
         for name in ("bit-a", "bit-b"):
             report = bench(package, connect(read(file).unit(name)), runs=3, warmup=1)
             assert report.bits.differing == 0
             assert report.bits.vectors > 2
             assert report.device == name
+            counts |= {s.values for s in report.samples if s.name == "instructions"}
+        assert len(counts) == 1
+
+
+@pytest.mark.target
+def test_the_pl011_driver_talks_on_an_emulated_board_that_has_one(uart: Uart, tmp_path: Path) -> None:
+    """The RP2040's and RP2350's serial port is a PL011; QEMU's Stellaris board has one too, and a SysTick."""
+    board = targets.load("mps2-an385")
+    assert board.uart is not None
+    assert board.flash is not None
+    assert board.ram is not None
+    stellaris = msgspec.structs.replace(
+        board,
+        flash=msgspec.structs.replace(board.flash, nbytes=256 << 10),
+        ram=msgspec.structs.replace(board.ram, nbytes=64 << 10),
+        uart=msgspec.structs.replace(board.uart, driver="pl011", address=0x4000C000, hz=12_000_000),
+        timer=Timer("systick", 12_000_000),
+        emulator=None,
+    )
+    FirmwareConverter(application=Application.SERIAL).convert(small_graph(), stellaris, tmp_path)
+    command = ["qemu-system-arm", "-M", "lm3s6965evb", "-display", "none", "-monitor", "none", *uart.options]
+    process = subprocess.Popen([*command, "-kernel", str(tmp_path / "model.elf")], stdin=subprocess.DEVNULL)
+    try:
+        assert b"m-init-done" in uart.wait(b"m-ready")
+        assert b"m-name-dut-[" in uart.ask(b"name%")
+        first = int(uart.ask(b"timestamp%").split(b"m-lap-us-")[1].split()[0])
+        second = int(uart.ask(b"timestamp%").split(b"m-lap-us-")[1].split()[0])
+        assert second > first
+    finally:
+        process.kill()
+        process.wait()

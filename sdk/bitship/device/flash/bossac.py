@@ -13,15 +13,21 @@ from bitship.errors import DeviceError
 from bitship.targets import Target
 from bitship.targets.flashers import BossacTool
 
-INSTALL = "apt-get install bossa-cli"
+INSTALL = "take Arduino's own: arduino-cli core install arduino:mbed_nano, and put its bossac on the PATH"
 _HINTS = (("no device found", "press the board's reset button twice, and look at its port again"),)
 
 
 class BossacFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="driver", tag="bossac"):
-    """``port``: of the loader. touch: open it at 1200 Bd first, a sketch runs; off: reset was pressed twice."""
+    """A SAM-BA loader.
+
+    port    of the loader
+    touch   open it at 1200 Bd first, for an Arduino sketch that runs; off: reset was pressed twice
+    verify  off: for loaders that cannot be read; then the tool's word is all there is
+    """
 
     port: str
     touch: bool = False
+    verify: bool = True
     deadline_s: float = 300.0
 
     def flash(self, image: Path, target: Target, progress: Progress | None = None) -> None:
@@ -33,9 +39,10 @@ class BossacFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         with tempfile.TemporaryDirectory(prefix="bitship-") as name:
             file = Path(name) / "image.bin"
             file.write_bytes(piece.data)
-            words = [tool, f"--port={Path(self.port).name}", "-U", "-i", "-e", "-v", "-w", str(file), "-R"]
+            words = [tool, f"--port={Path(self.port).name}", "-U", "-i", "-e"]
+            words += [*(["-v"] if self.verify else []), "-w", str(file), "-R"]
             said = run_tool(words, self.deadline_s, heard=percent(progress), hints=_HINTS)
-        if "Verify successful" not in said:
+        if self.verify and "Verify successful" not in said:
             raise DeviceError(f"bossac: {image}: nothing was verified: {last_words(said)}; flash it again")
 
     def _touch(self) -> None:

@@ -7,7 +7,7 @@ from bitship.errors import DeviceError
 
 INSTALL = "pip install labgrid, in an environment of its own"
 _HINTS = (
-    ("connection failed", "start the coordinator, or correct 'coordinator'"),
+    ("coordinator is unavailable", "start the coordinator, or correct 'coordinator'"),
     ("has not been acquired", "acquire the place: labgrid-client -p PLACE acquire"),
     ("not acquired", "acquire the place: labgrid-client -p PLACE acquire"),
 )
