@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from op_cases import CASES
 
+from bitship.cli.output import table
 from bitship.graph import save
 
 
@@ -106,6 +107,11 @@ def test_targets_devices_doctor_answer_in_json() -> None:
     assert any(d["device"] == "host" for d in json.loads(run("devices", "--json")))
     assert all({"source", "where", "problem"} <= set(f) for f in json.loads(run("devices", "--scan", "--json")))
     assert all({"name", "found", "disables", "install"} <= set(c) for c in json.loads(run("doctor", "--json")))
+
+
+def test_brackets_in_a_table_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    table("", ["to install"], [["pip install 'bitship[flash]'"]])
+    assert "bitship[flash]" in capsys.readouterr().out
 
 
 def test_help_names_every_command_and_version_is_said() -> None:
