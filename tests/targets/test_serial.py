@@ -1,5 +1,6 @@
 """The serial application on every emulated board: bits, identical counts, profiles, looks inside, and what is wrong."""
 
+import atexit
 import hashlib
 import json
 import re
@@ -39,7 +40,8 @@ from bitship.passes.simplify import simplify
 from bitship.targets import Application, ConverterName, TinyModel
 
 
-KEPT = tempfile.TemporaryDirectory(prefix="bitship-")
+KEPT = Path(tempfile.mkdtemp(prefix="bitship-"))
+atexit.register(shutil.rmtree, KEPT, ignore_errors=True)
 
 
 @cache
@@ -50,7 +52,7 @@ def network() -> Graph:
 @cache
 def made(board: str, streamed: bool | None) -> Path:
     """The network for a board, exported once."""
-    out = Path(KEPT.name) / f"{board}-{streamed}"
+    out = KEPT / f"{board}-{streamed}"
     return export(network(), board, out, application=Application.SERIAL, streamed=streamed).path
 
 
