@@ -31,7 +31,7 @@ from bitship.device.console.qemu import QemuConsole, command
 from bitship.device.console.serial import SerialConsole
 from bitship.device.desk import Unit, connect
 from bitship.device.qemu import QemuDevice
-from bitship.errors import DeviceError, DoesNotFitError, TargetError
+from bitship.errors import BitsDifferError, DeviceError, DoesNotFitError, TargetError
 from bitship.exporting import export
 from bitship.graph import Graph, spec
 from bitship.graph.base import Array
