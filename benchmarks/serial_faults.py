@@ -124,13 +124,17 @@ def small_graph() -> Graph:
     return b.finish([(y, None)])
 
 
-def run(count: int, seed: int = 1, folder: Path | None = None) -> Outcome:
-    """Damage a link ``count`` times; every call that comes back is compared with the graph."""
+def run(count: int, seed: int = 1, streamed: bool = False) -> Outcome:
+    """Damage a link ``count`` times; every call that comes back is compared with the graph.
+
+    streamed  whether the image comes over the line while the model runs
+    """
     graph, target = small_graph(), targets.load("microbit")
     rng, numbers = random.Random(seed), np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(prefix="bitship-") as name:
-        out = folder or Path(name)
-        program = Program([str(build_board(FirmwareConverter().lower(graph, target), target, out))])
+        out = Path(name)
+        lowered = FirmwareConverter(streamed=streamed or None).lower(graph, target)
+        program = Program([str(build_board(lowered, target, out))])
         try:
             return _calls(graph, (out / "steps.json").read_bytes(), FaultyLine(program, rng), numbers, count)
         finally:
@@ -171,9 +175,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--streamed", action="store_true", help="the image comes over the line while the model runs")
     words = parser.parse_args()
     begin = time.monotonic()
-    outcome = run(words.count, words.seed)
+    outcome = run(words.count, words.seed, words.streamed)
     print(outcome.closing(time.monotonic() - begin))
     return int(outcome.wrong > 0 or outcome.lost > 0 or outcome.slowest_s > CALL_S)
 

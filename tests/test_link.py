@@ -148,8 +148,9 @@ def test_a_silent_device_is_restarted_and_then_given_up() -> None:
 
 
 @needs_cc
-def test_hundreds_of_corruptions_let_no_wrong_result_through() -> None:
-    outcome = run(300, seed=7)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_hundreds_of_corruptions_let_no_wrong_result_through(streamed: bool) -> None:
+    outcome = run(300, 7, streamed)
     assert outcome.corruptions >= 300
     assert outcome.right > 10
     assert (outcome.wrong, outcome.lost) == (0, 0)
@@ -158,8 +159,9 @@ def test_hundreds_of_corruptions_let_no_wrong_result_through() -> None:
 
 @needs_cc
 @pytest.mark.slow
-def test_ten_thousand_corruptions_let_no_wrong_result_through() -> None:
-    outcome = run(10_000, seed=3)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_ten_thousand_corruptions_let_no_wrong_result_through(streamed: bool) -> None:
+    outcome = run(10_000, 3, streamed)
     assert (outcome.wrong, outcome.lost) == (0, 0)
     assert outcome.slowest_s < CALL_S
 

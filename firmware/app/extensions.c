@@ -13,7 +13,6 @@
 
 static const char *sequence;
 static uint32_t lines;
-static int32_t prefix = -1;
 
 static void begin(const char *kind) {
     put_text("m-x-");
@@ -116,7 +115,6 @@ static void load(char *rest) {
         return;
     }
     work_converted = 0;
-    prefix = -1;
     const int32_t count = text_bytes(digits, work_input + at, SERIAL_INPUT_BYTES - at);
     if (count < 0) {
         refuse("load: bytes are no hexadecimal digits, or too many");
@@ -217,7 +215,6 @@ static void profile(char *rest) {
 
 static void stop_behind(char *rest) {
     const int32_t step = text_number(text_word(&rest));
-    prefix = -1;
     if (step < 0 || step >= MODEL_STEPS) {
         refuse("prefix: there is no such step");
         return;
@@ -227,7 +224,6 @@ static void stop_behind(char *rest) {
         end_of_run(error);
         return;
     }
-    prefix = step;
     begin("end");
     put_text("input=");
     put_hex(work_input_crc(), DIGITS);
@@ -252,9 +248,9 @@ static void memory(const uint8_t *from, int32_t size, char *rest) {
     begin("end");
     put_text("crc=");
     put_hex(crc32(0, from + at, count), DIGITS);
-    if (prefix >= 0) {
+    if (work_stopped_behind() >= 0) {
         put_text(" step=");
-        put_number((uint64_t)prefix);
+        put_number((uint64_t)work_stopped_behind());
     }
     finish();
 }
@@ -305,7 +301,7 @@ int work_rows(int32_t first, int32_t bytes, uint8_t *to) {
         }
         const char *name = text_word(&words);
         if (name == (const char *)0 || !text_is(name, "row")) {
-            return WORK_STOPPED;
+            return WORK_NO_ROWS;
         }
         const int32_t at = text_number(text_word(&words));
         const char *digits = text_word(&words);
@@ -354,19 +350,16 @@ static void dispatch(const char *name, char *rest) {
     if (text_is(name, "info")) {
         info();
     } else if (text_is(name, "run")) {
-        prefix = -1;
         run(rest);
     } else if (text_is(name, "out")) {
         out(rest);
     } else if (text_is(name, "profile")) {
-        prefix = -1;
         profile(rest);
     } else if (text_is(name, "prefix")) {
         stop_behind(rest);
     } else if (text_is(name, "look")) {
         look(rest);
     } else if (text_is(name, "burst")) {
-        prefix = -1;
         burst(rest);
 #if !MODEL_STREAMED
     } else if (text_is(name, "load")) {
@@ -374,7 +367,6 @@ static void dispatch(const char *name, char *rest) {
 #endif
 #if SERIAL_VECTORS
     } else if (text_is(name, "test")) {
-        prefix = -1;
         test();
 #endif
     } else if (text_is(name, "restart")) {

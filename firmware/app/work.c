@@ -22,6 +22,7 @@ static uint64_t now(void) {
 }
 
 static uint32_t overhead, hook_overhead, resolution;
+static int32_t stopped_behind = -1;
 static uint64_t away; /* ticks spent on transport so far */
 
 static struct {
@@ -138,7 +139,10 @@ static int feed(void *context, int32_t first, int32_t rows, void *to) {
     return error;
 }
 
-static void prepare(void) { rows_crc = 0; }
+static void prepare(void) {
+    rows_crc = 0;
+    stopped_behind = -1;
+}
 
 #define RUN() model_run_rows(feed, (void *)0)
 #define RUN_STEPS(hook) model_run_steps(feed, (void *)0, hook, (void *)0)
@@ -153,6 +157,7 @@ uint32_t work_input_crc(void) {
 
 static void prepare(void) {
     const uint8_t *from = work_input;
+    stopped_behind = -1;
     if (work_converted) {
         tiny_convert(work_input, model_input(0));
         return;
@@ -196,8 +201,14 @@ int32_t work_prefix(int32_t last) {
     watched.last = last;
     prepare();
     const int32_t error = RUN_STEPS(stop);
-    return error == WORK_STOPPED ? BITSHIP_OK : error;
+    if (error != WORK_STOPPED) {
+        return error;
+    }
+    stopped_behind = last;
+    return BITSHIP_OK;
 }
+
+int32_t work_stopped_behind(void) { return stopped_behind; }
 
 int32_t work_profile(int32_t first, uint64_t ticks[WORK_PROFILED]) {
     for (int i = 0; i < WORK_PROFILED; i++) {

@@ -16,7 +16,8 @@
 #define WORK_HZ BITSHIP_COUNTER_HZ
 #endif
 
-#define WORK_STOPPED 1 /* a run ended where it was told to, or rows stopped coming */
+#define WORK_STOPPED 1 /* a run ended where it was told to */
+#define WORK_NO_ROWS 2 /* rows stopped coming */
 #define WORK_PROFILED 32
 
 /* All inputs one behind the other, as they came: a run may overwrite the model's own. Nothing where the image
@@ -47,6 +48,9 @@ int32_t work_burst(int32_t runs, uint64_t *ticks);
 
 /* A run that stops behind step `last`: 0 when it got there. */
 int32_t work_prefix(int32_t last);
+
+/* The step that the last run stopped behind, -1 when it was a whole one. */
+int32_t work_stopped_behind(void);
 
 /* The ticks of steps [first, first + WORK_PROFILED) in one run, readings taken off. */
 int32_t work_profile(int32_t first, uint64_t ticks[WORK_PROFILED]);

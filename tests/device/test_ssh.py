@@ -17,6 +17,7 @@ from standins import sshd as standin
 import bitship
 from bitship.device.base import Bursts, Conditioned, FigureKind
 from bitship.device.desk import Unit, connect
+from bitship.device.meters.sysfs import SysfsMeter, SysfsSource
 from bitship.device.transfer import SshTransfer
 from bitship.device.transfer.shell import host_name
 from bitship.errors import DeviceError
@@ -194,3 +195,20 @@ def test_the_wrong_processor_is_said_before_anything_runs(transfer: SshTransfer,
     device = connect(Unit(name="box", target="linux-riscv64", transfer=transfer))
     with pytest.raises(DeviceError, match=r"its processor is .*is for riscv64"), device.open(package, "runner"):
         pass
+
+
+def test_a_meter_of_the_far_side_is_sampled_over_ssh(transfer: SshTransfer, tmp_path: Path) -> None:
+    chip = tmp_path / "hwmon0"
+    chip.mkdir()
+    (chip / "power1_input").write_text("2500000\n")
+    before = time.monotonic()
+    with SysfsMeter(SysfsSource.HWMON, str(chip), rate_hz=200, transfer=transfer).record() as recording:
+        time.sleep(1.0)
+        trace = recording.stop()
+    after = time.monotonic()
+    assert len(trace.seconds) > 20
+    assert set(trace.watts) == {2.5}
+    assert 0 < trace.slack_s < 1
+    assert before - trace.slack_s <= trace.start_s
+    assert trace.start_s + trace.seconds[-1] <= after + trace.slack_s
+    assert os.listdir(transfer.folder) == []

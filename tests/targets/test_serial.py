@@ -2,7 +2,12 @@
 
 import hashlib
 import json
+import re
+import shutil
+import subprocess
+import tempfile
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -21,7 +26,8 @@ from bitship.device.bisect import first_difference
 from bitship.device.board import SerialBoard, emulated
 from bitship.device.board_session import SerialSession
 from bitship.device.console import Console
-from bitship.device.console.qemu import QemuConsole
+from bitship.device.console.qemu import QemuConsole, command
+from bitship.device.console.serial import SerialConsole
 from bitship.device.desk import Unit, connect
 from bitship.device.qemu import QemuDevice
 from bitship.errors import BitsDifferError, DeviceError, TargetError
@@ -33,11 +39,24 @@ from bitship.passes.simplify import simplify
 from bitship.targets import Application, ConverterName, TinyModel
 
 
+KEPT = tempfile.TemporaryDirectory(prefix="bitship-")
+
+
+@cache
 def network() -> Graph:
     return mobilenet_v2(24, 0.35, 10, 3)
 
 
+@cache
+def made(board: str, streamed: bool | None) -> Path:
+    """The network for a board, exported once."""
+    out = Path(KEPT.name) / f"{board}-{streamed}"
+    return export(network(), board, out, application=Application.SERIAL, streamed=streamed).path
+
+
 def serial(graph: Graph, board: str, out: Path, streamed: bool | None = None) -> Package:
+    if graph is network():
+        return Package.open(Path(shutil.copytree(made(board, streamed), out)))
     return export(graph, board, out, application=Application.SERIAL, streamed=streamed)
 
 
@@ -96,7 +115,7 @@ def spoil(package: Package, at: int) -> Package:
     return Package.open(package.path)
 
 
-@on_boards("mps2-an386", "qemu-rv32imc")
+@on_boards("mps2-an386")
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.97])
 def test_a_wrong_weight_is_found_by_its_op_and_index(board: str, part: float, tmp_path: Path) -> None:
     graph = network()
@@ -181,6 +200,33 @@ def test_golden_vectors_in_flash_test_the_board_without_a_host(board: str, strea
         assert isinstance(session, SerialSession)
         with pytest.raises(DeviceError, match="no such command"):
             session.self_test()
+
+
+@on_boards("mps2-an386", "qemu-rv32imc")
+def test_a_board_behind_a_pseudo_terminal(board: str, tmp_path: Path) -> None:
+    package, target = serial(network(), board, tmp_path / "p"), targets.load(board)
+    assert target.emulator is not None
+    words = command(target, target.emulator, package.path / package.artifact().path, "pty,id=link")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as machine:
+        assert machine.stdout is not None
+        try:
+            found = re.search(r"/dev/pts/\d+", machine.stdout.readline())
+            assert found is not None
+            unit = Unit("desk", board, console=SerialConsole(found[0]))
+            reports = [bench(package, connect(unit), runs=2, warmup=0) for _ in range(2)]
+        finally:
+            machine.kill()
+    assert reports[0].bits.exact
+    assert reports[0].samples == reports[1].samples == bench(package, runs=2, warmup=0).samples
+
+
+@on_boards("mps2-an386")
+def test_an_image_in_energy_mode_is_measured_like_any(board: str, tmp_path: Path) -> None:
+    package = export(network(), board, tmp_path / "p", application=Application.ENERGY)
+    assert package.artifact().role == "energy"
+    report = bench(package, runs=2, warmup=0)
+    assert report.bits.exact
+    assert len(set(report.samples[0].values)) == 1
 
 
 @on_boards("mps2-an386")

@@ -21,6 +21,7 @@ from bitship.targets import Application, Target
 
 ROLES = tuple(a.role for a in Application if a is not Application.FILES)
 SILENCE_SECONDS = 60.0
+EMULATED_SECONDS = 300.0  # an emulated inference may take long
 HANDSHAKE_SECONDS = 15.0
 _OFF_SECONDS = 0.5
 _PORT_SECONDS = 10.0  # in which a port on the board itself comes back after a power cycle
@@ -124,4 +125,4 @@ class SerialBoard:
 def emulated(target: Target) -> SerialBoard:
     """Return the target's emulator as a board on a serial port."""
     machine = target.emulator.machine if target.emulator else None
-    return SerialBoard(f"qemu {machine}", target, QemuConsole())
+    return SerialBoard(f"qemu {machine}", target, QemuConsole(), silence_s=EMULATED_SECONDS)

@@ -19,6 +19,7 @@ from bitship.device.base import Device
 from bitship.device.console import ConsoleSettings
 from bitship.device.farm import FarmSettings
 from bitship.device.flash import FlasherSettings
+from bitship.device.hub import HubSettings
 from bitship.device.meters import MeterSettings
 from bitship.device.power import PowerSettings
 from bitship.device.transfer import TransferSettings
@@ -45,12 +46,14 @@ class Unit(Drivers, frozen=True, forbid_unknown_fields=True):
 
     runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
     farm    where the unit is borrowed; its place may bring drivers that are left out here
+    hub     how a device of Qualcomm AI Hub is used; its name is the target's where it is left out
     """
 
     name: str
     target: str
     runner: str | None = None
     farm: FarmSettings | None = None
+    hub: HubSettings | None = None
 
 
 class Desk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +128,12 @@ def _computer(unit: Unit, target: Target) -> Device:
 
 
 def _cloud(unit: Unit, target: Target) -> Device:
-    raise DeviceError(f"device '{unit.name}': hosted devices cannot be opened yet")
+    from bitship.device.hub import HubDevice
+
+    settings = unit.hub or HubSettings()
+    if settings.device is None and target.hub_device is None:
+        raise DeviceError(f"device '{unit.name}': which one is not said: hub = {{ device = \"Samsung Galaxy S24\" }}")
+    return HubDevice(unit.name, msgspec.structs.replace(settings, device=settings.device or target.hub_device))
 
 
 OPENERS: dict[TargetKind, Callable[[Unit, Target], Device]] = {

@@ -1,0 +1,153 @@
+"""Qualcomm AI Hub: the real client against a stand-in of its server; jobs, results, resuming, one-line errors.
+
+BITSHIP_QAI_HUB names a Python that has qai_hub; its pinned packages do not go with bitship's.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from onnx_models import helper, model
+
+import bitship
+from bitship.device.base import FigureKind, Profiles
+from bitship.device.desk import Unit, connect
+from bitship.device.hub import HubSettings
+from bitship.errors import DeviceError, MissingDependencyError
+from bitship.graph.base import Array
+from bitship.package import Package
+
+PYTHON = os.environ.get("BITSHIP_QAI_HUB", "")
+pytest.importorskip("onnxruntime")
+needs_client = pytest.mark.skipif(not Path(PYTHON).is_file(), reason="BITSHIP_QAI_HUB names no Python with qai_hub")
+pytestmark = pytest.mark.tools
+TOKEN = "secret"
+EXECUTE = """
+import sys
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+with np.load(sys.argv[2]) as given:
+    inputs = {k: given[k] for k in given.files}
+rows = len(next(iter(inputs.values())))
+names = [o.name for o in session.get_outputs()]
+found = [session.run(None, {k: v[i] for k, v in inputs.items()}) for i in range(rows)]
+np.savez(sys.argv[3], **{n: np.stack([f[i] for f in found]) for i, n in enumerate(names)})
+"""
+
+
+@contextmanager
+def hub(folder: Path) -> Iterator[Path]:
+    """Run the stand-in; yield the client's configuration for it."""
+    words = [PYTHON, str(Path(__file__).parents[1] / "standins" / "hub.py"), "--token", TOKEN]
+    process = subprocess.Popen([*words, "--execute", sys.executable, "-c", EXECUTE], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        path = folder / "client.ini"
+        path.write_text(f"[api]\napi_token = {TOKEN}\napi_url = {url}\nweb_url = {url}\nverbose = False\n")
+        yield path
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Integers in, none below the zero point out: onnxruntime and the graph agree on every bit."""
+    h = helper()
+    nodes = [
+        h.make_node("DequantizeLinear", ["x", "s", "z"], ["f"]),
+        h.make_node("Relu", ["f"], ["m"]),
+        h.make_node("QuantizeLinear", ["m", "s", "z"], ["y"]),
+    ]
+    constants: dict[str, Array] = {"s": np.array(0.05, np.float32), "z": np.array(3, np.int8)}
+    path = tmp_path_factory.mktemp("hub") / "net.onnx"
+    path.write_bytes(model(nodes, {"x": ("int8", (1, 24))}, {"y": "int8"}, constants))
+    return path
+
+
+@pytest.fixture(scope="module")
+def package(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return bitship.export(bitship.load(onnx_file), "host", tmp_path_factory.mktemp("p") / "pkg")
+
+
+@pytest.fixture
+def settings(onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubSettings]:
+    with hub(tmp_path) as ini:
+        monkeypatch.setenv("QAIHUB_CLIENT_INI", str(ini))
+        yield HubSettings("Samsung Galaxy S24", model=str(onnx_file), python=PYTHON, jobs=str(tmp_path / "jobs"))
+
+
+@needs_client
+def test_a_package_is_proven_and_profiled_on_a_hosted_device(settings: HubSettings, package: Package) -> None:
+    device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings))
+    report = bitship.bench(package, device, runs=3)
+    assert report.bits.exact
+    figures = {s.name: s for s in report.samples}
+    assert figures["latency"].values == tuple((1500 + 10 * i) / 1e3 for i in range(50))
+    assert figures["peak memory"].values == (12_345_678.0,)
+    assert all(s.kind is FigureKind.MEASURED for s in report.samples)
+    assert report.environment["device"] == "Samsung Galaxy S24, OS 14"
+    assert report.environment["processor"] == "qualcomm-snapdragon-8gen3"
+    assert {"compile job", "inference job", "profile job"} <= set(report.environment)
+    with device.open(package, None) as session:
+        assert isinstance(session, Profiles)
+        layers = session.profile(package.vectors()[0][0], 1)
+    assert [(op.op, op.tensor) for op in layers] == [("Conv (NPU)", "conv"), ("MaxPool (NPU)", "pool")]
+
+
+@needs_client
+def test_a_run_that_was_cut_off_waits_for_the_jobs_it_had_submitted(settings: HubSettings, package: Package) -> None:
+    device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings))
+    inputs, wanted = package.vectors()
+    with device.open(package, None) as session:
+        session.run(inputs)
+    (kept,) = Path(str(settings.jobs)).glob("*.json")
+    before = json.loads(kept.read_text())
+    with connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings)).open(package, None) as session:
+        found = session.run(inputs)
+    assert json.loads(kept.read_text()) == before
+    assert {k.split(":")[0] for k in before} == {"compile", "inference"}
+    for mine, reference in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(mine[0], reference[0])
+
+
+@needs_client
+def test_what_is_wrong_is_one_clear_line(
+    settings: HubSettings, package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, _ = package.vectors()
+
+    def said(changed: HubSettings) -> str:
+        with (
+            pytest.raises((DeviceError, MissingDependencyError)) as e,
+            connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=changed)).open(package, None) as session,
+        ):
+            session.run(inputs)
+        assert "\n" not in str(e.value)
+        return str(e.value)
+
+    assert "no device 'Nokia 3310'; there are Samsung Galaxy S24" in said(
+        msgspec.structs.replace(settings, device="Nokia 3310")
+    )
+    assert "qai_hub" in said(msgspec.structs.replace(settings, python=sys.executable))
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "none.ini"))
+    assert "qai-hub: no API token; 'qai-hub configure" in said(settings)
+    (tmp_path / "none.ini").write_text((tmp_path / "client.ini").read_text().replace(TOKEN, "stolen"))
+    assert "the API token was not accepted" in said(settings)
+
+
+def test_a_package_without_a_model_for_the_hub_says_what_is_needed(package: Package) -> None:
+    device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=HubSettings("Samsung Galaxy S24")))
+    with pytest.raises(DeviceError, match=r"the hub takes 'onnx'.*hub = \{ model"), device.open(package, None):
+        pass
+    assert (
+        connect(Unit(name="s24", target="qualcomm-galaxy-s24")).environment()["device"] == "Samsung Galaxy S24 (Family)"
+    )
