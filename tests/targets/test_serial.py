@@ -38,7 +38,6 @@ from bitship.package import Package
 from bitship.passes.simplify import simplify
 from bitship.targets import Application, ConverterName, TinyModel
 
-
 KEPT = tempfile.TemporaryDirectory(prefix="bitship-")
 
 
