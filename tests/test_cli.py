@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from op_cases import CASES
 
+from bitship.cli.output import table
 from bitship.graph import save
 
 
@@ -119,6 +120,11 @@ def test_targets_devices_doctor_answer_in_json(tmp_path: Path, monkeypatch: pyte
     last = json.loads(run("doctor", "--json"))[-1]
     assert last["name"] == f"a: console: {tmp_path}/gone is not there"
     assert last["found"] is None
+
+
+def test_brackets_in_a_table_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    table("", ["to install"], [["pip install 'bitship[flash]'"]])
+    assert "bitship[flash]" in capsys.readouterr().out
 
 
 def test_help_names_every_command_and_version_is_said() -> None:
