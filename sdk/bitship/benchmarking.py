@@ -1,5 +1,6 @@
 """Prove a package's bits on a device, and only then measure it."""
 
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,17 @@ import numpy as np
 
 from bitship.converters.base import Artifact, Numerics
 from bitship.device import desk
-from bitship.device.base import Bursts, Conditioned, Conditions, Device, DeviceSession, Looks, OpSamples, Profiles
+from bitship.device.base import (
+    Bursts,
+    Chooses,
+    Conditioned,
+    Conditions,
+    Device,
+    DeviceSession,
+    Looks,
+    OpSamples,
+    Profiles,
+)
 from bitship.device.bisect import first_difference
 from bitship.device.conditions import cool_down
 from bitship.device.energy import Energy, measure_energy
@@ -42,7 +53,8 @@ def default_device(package: Package, threads: int = 1) -> Device:
         from bitship.device.qemu_user import QemuUserDevice
 
         return QemuUserDevice(target)
-    if target.kind is TargetKind.MCU:
+    ours = target.triple is None or target.triple.split("-")[0] == platform.machine()
+    if target.kind not in (TargetKind.HOST, TargetKind.LINUX) or not ours:
         raise DeviceError(f"{package.path}: target '{target.name}' has no emulator; name a device")
     from bitship.device.host import HostDevice
 
@@ -104,6 +116,8 @@ def bench(
     elif device is not None and threads != 1:
         raise DeviceError(f"bench: {threads} threads for device '{device.name}'; a device of one's own has its own")
     device = device or default_device(package, threads)
+    if role is None and isinstance(device, Chooses):
+        role = device.role(package)
     return _Bench(package, role, package.artifact(role), device, effort, meter, tick).run()
 
 

@@ -1,6 +1,7 @@
 """Packages on computers through the plainest transfer: every figure, every step, other processors in emulation."""
 
 import importlib.util
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -103,6 +104,21 @@ def test_a_runner_killed_or_altered_is_one_clear_error(package: Package, tmp_pat
         pytest.raises(DeviceError, match="runner: ended with code"),
     ):
         cast(Bursts, session).burst(inputs[0], 10_000_000)
+
+
+@needs_cc
+def test_a_package_for_another_machine_is_not_started_on_this_one(tmp_path: Path) -> None:
+    if shutil.which("aarch64-linux-gnu-gcc") is None or platform.machine() == "aarch64":
+        pytest.skip("needs a compiler for aarch64 on another machine")
+    made = bitship.export(small_net(), "raspberry-pi-5", tmp_path / "pkg", converter=ConverterName.FIRMWARE)
+    with pytest.raises(DeviceError, match="'raspberry-pi-5' has no emulator; name a device"):
+        bitship.bench(made)
+
+
+@needs_cc
+def test_without_a_role_the_report_names_the_runner(package: Package) -> None:
+    report = bitship.bench(package, connect(Unit(name="here", target="host")), runs=2)
+    assert (report.artifact, report.bits.exact) == ("runner", True)
 
 
 def test_a_board_without_a_transfer_is_said() -> None:

@@ -93,7 +93,7 @@ def test_energy_between_the_markers_edges_is_within_one_per_cent_of_the_integral
 
 
 def test_energy_by_the_hosts_clock_states_how_wrong_it_may_be() -> None:
-    board = Board(slack_s=0.002)
+    board = Board(slack_s=0.01)
     with ppk2(board.amps, board.marker) as kit:
         found = measure_energy(board, Ppk2Meter(kit.port), (), SHORT)
     energy = found.samples[0]

@@ -158,6 +158,15 @@ class Conditioned(Protocol):
         ...
 
 
+@runtime_checkable
+class Chooses(Protocol):
+    """A device that runs another artifact than a package's first one, when none is named."""
+
+    def role(self, package: Package) -> str | None:
+        """Return the artifact's role; None: the package's exact one."""
+        ...
+
+
 class Device(Protocol):
     """A unit packages can be run on."""
 

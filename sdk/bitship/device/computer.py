@@ -87,6 +87,10 @@ class RemoteComputer:
         with self._connected() as link:
             return conditions.read(link)
 
+    def role(self, package: Package) -> str | None:
+        """Return the runner's role; executorch packages have no runner, their program is run."""
+        return None if package.manifest.converter is ConverterName.EXECUTORCH else RUNNER_ROLE
+
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         with ExitStack() as stack:
@@ -95,7 +99,7 @@ class RemoteComputer:
             if package.manifest.converter is ConverterName.EXECUTORCH:
                 session = stack.enter_context(self._executorch(link, package, role))
             else:
-                made = opened_package(link, package, role or RUNNER_ROLE, self._deadline_s)
+                made = opened_package(link, package, role or self.role(package) or RUNNER_ROLE, self._deadline_s)
                 session = stack.enter_context(made)
             yield session
 

@@ -42,6 +42,10 @@ class QemuUserDevice:
             )
         return program
 
+    def role(self, package: Package) -> str | None:
+        """Return the runner's role, whatever else the package has."""
+        return RUNNER_ROLE
+
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         if package.manifest.converter is ConverterName.EXECUTORCH:

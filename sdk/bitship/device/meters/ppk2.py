@@ -112,6 +112,7 @@ class _Recording:
         self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._empty, daemon=True)
         self._start_s = self._end_s = 0.0
+        self._bytes = 0
 
     def start(self) -> None:
         self._line.write(bytes((_START,)))
@@ -121,7 +122,9 @@ class _Recording:
             first = self._line.read(self._line.in_waiting or 1)
             if time.monotonic() > end:
                 raise DeviceError(f"ppk2 {self._settings.port}: no sample after {_SILENCE_SECONDS:g} s")
-        self._start_s = time.monotonic() - len(first) / 4 / RATE_HZ
+        self._end_s = time.monotonic()
+        self._start_s = self._end_s - len(first) / 4 / RATE_HZ
+        self._bytes = len(first)
         self._parts.append(first)
         self._thread.start()
 
@@ -132,6 +135,8 @@ class _Recording:
                 if data:
                     self._parts.append(bytes(data))
                     self._end_s = time.monotonic()
+                    self._bytes += len(data)  # the least delayed bytes tell best when sampling began
+                    self._start_s = min(self._start_s, self._end_s - self._bytes / 4 / RATE_HZ)
         except Exception as e:
             self._failed = e
 

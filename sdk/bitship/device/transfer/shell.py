@@ -35,7 +35,7 @@ def claim(shell: Shell, base: str, where: str) -> str:
         if path.startswith(prefix) and _dead(path, path.removeprefix(prefix)):
             remove(shell, path)
     folder = f"{prefix}{os.getpid()}.{next(_numbers)}"
-    made = shell(f"mkdir {shlex.quote(folder)} && echo made", SHORT_SECONDS)
+    made = shell(f"mkdir -m 700 {shlex.quote(folder)} && echo made", SHORT_SECONDS)
     if made.stdout.strip() != "made":
         said = last_line(made)
         raise DeviceError(f"{where}: the folder {folder} cannot be made: {said}; name another one: folder = ...")

@@ -17,6 +17,7 @@ from bitship.errors import DeviceError
 
 _COPY_SECONDS = 600.0
 _POLL_SECONDS = 0.05
+_LONGEST_PATH = 60  # a socket's path, with what ssh adds to it, has 108 bytes
 
 
 class SshTransfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="driver", tag="ssh"):
@@ -46,7 +47,8 @@ class SshTransfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
         ssh = find_tool("ssh", "apt-get install openssh-client")
         if self.host.startswith("-"):
             raise DeviceError(f"ssh: host '{self.host}' looks like an option; a host's name is needed")
-        with tempfile.TemporaryDirectory(prefix="bitship-") as name:
+        short = None if len(tempfile.gettempdir()) < _LONGEST_PATH else "/tmp"
+        with tempfile.TemporaryDirectory(prefix="bitship-", dir=short) as name:
             link = _Ssh(self, [ssh, *self._options(), "-o", f"ControlPath={name}/c"])
             try:
                 link.connect()
