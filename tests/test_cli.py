@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from op_cases import CASES
 
+from bitship.cli.output import table
 from bitship.graph import save
 
 
@@ -100,12 +101,30 @@ def test_a_module_without_calibration_is_refused(tmp_path: Path, monkeypatch: py
     assert "calibration is missing" in run("inspect", "mine:make", code=2)
 
 
-def test_targets_devices_doctor_answer_in_json() -> None:
+def test_targets_devices_doctor_answer_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {t["name"] for t in json.loads(run("targets", "--json"))}
     assert {"host", "mps2-an386", "mps3-an547", "microbit"} <= names
+    assert json.loads(run("targets", "rp2040", "--json"))["clock_hz"] == 125_000_000
+    text = run("targets", "rp2040")
+    assert "no: nobody here has run a package on one" in text
+    assert "uf2, pyocd, openocd" in text
+    assert "nearest: rp2040" in run("targets", "rp240", code=2)
     assert any(d["device"] == "host" for d in json.loads(run("devices", "--json")))
     assert all({"source", "where", "problem"} <= set(f) for f in json.loads(run("devices", "--scan", "--json")))
     assert all({"name", "found", "disables", "install"} <= set(c) for c in json.loads(run("doctor", "--json")))
+    desk = tmp_path / "devices.toml"
+    desk.write_text(
+        f'[[device]]\nname = "a"\ntarget = "rp2040"\nconsole = {{ driver = "serial", port = "{tmp_path}/gone" }}\n'
+    )
+    monkeypatch.setenv("BITSHIP_DEVICES", str(desk))
+    last = json.loads(run("doctor", "--json"))[-1]
+    assert last["name"] == f"a: console: {tmp_path}/gone is not there"
+    assert last["found"] is None
+
+
+def test_brackets_in_a_table_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    table("", ["to install"], [["pip install 'bitship[flash]'"]])
+    assert "bitship[flash]" in capsys.readouterr().out
 
 
 def test_help_names_every_command_and_version_is_said() -> None:

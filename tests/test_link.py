@@ -3,6 +3,7 @@
 import random
 import shutil
 import subprocess
+import time
 import zlib
 from pathlib import Path
 
@@ -138,6 +139,28 @@ def test_a_refusal_is_not_tried_again() -> None:
 class Mute(Scripted):
     def write(self, data: bytes) -> None:
         self.sent.append(data)
+
+
+class Talker(Scripted):
+    """Another firmware that never stops talking, whatever it is sent."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__()
+        self.text = text
+
+    def read(self, deadline_s: float) -> bytes:
+        return self.text
+
+
+@pytest.mark.parametrize("text", [b"log: all is well\r\n" * 50, b"\x00\xff" * 50])
+def test_a_device_that_never_stops_talking_is_given_up_within_a_deadline(text: bytes) -> None:
+    link = Link(Talker(text), "fake", 0.05, attempts=2)
+    start = time.monotonic()
+    with pytest.raises(LinkError, match="in 2 attempts"):
+        link.ask("info")
+    with pytest.raises(LinkError, match="not a bitship application"):
+        link.handshake(1.0)
+    assert time.monotonic() - start < 60
 
 
 def test_a_silent_device_is_restarted_and_then_given_up() -> None:

@@ -1,5 +1,6 @@
 """The serial application on every emulated board: bits, identical counts, profiles, looks inside, and what is wrong."""
 
+import atexit
 import hashlib
 import json
 import re
@@ -20,7 +21,7 @@ from random_nets import mobilenet_v2
 import bitship
 from bitship import targets
 from bitship.benchmarking import bench, default_device
-from bitship.converters.firmware import build
+from bitship.converters.firmware import FirmwareConverter, build
 from bitship.device.base import Bursts, FigureKind, Looks, Profiles
 from bitship.device.bisect import first_difference
 from bitship.device.board import SerialBoard, emulated
@@ -30,7 +31,7 @@ from bitship.device.console.qemu import QemuConsole, command
 from bitship.device.console.serial import SerialConsole
 from bitship.device.desk import Unit, connect
 from bitship.device.qemu import QemuDevice
-from bitship.errors import BitsDifferError, DeviceError, TargetError
+from bitship.errors import BitsDifferError, DeviceError, DoesNotFitError, TargetError
 from bitship.exporting import export
 from bitship.graph import Graph, spec
 from bitship.graph.base import Array
@@ -38,8 +39,8 @@ from bitship.package import Package
 from bitship.passes.simplify import simplify
 from bitship.targets import Application, ConverterName, TinyModel
 
-
-KEPT = tempfile.TemporaryDirectory(prefix="bitship-")
+KEPT = Path(tempfile.mkdtemp(prefix="bitship-"))
+atexit.register(shutil.rmtree, KEPT, ignore_errors=True)
 
 
 @cache
@@ -50,7 +51,7 @@ def network() -> Graph:
 @cache
 def made(board: str, streamed: bool | None) -> Path:
     """The network for a board, exported once."""
-    out = Path(KEPT.name) / f"{board}-{streamed}"
+    out = KEPT / f"{board}-{streamed}"
     return export(network(), board, out, application=Application.SERIAL, streamed=streamed).path
 
 
@@ -287,3 +288,15 @@ def test_targets_without_what_an_application_needs_refuse_it(tmp_path: Path) -> 
         export(graph, "mps2-an386", tmp_path / "c", tiny=TinyModel.IC01)
     with pytest.raises(TargetError, match="for MLPerf Tiny's ic01"):
         export(graph, "mps2-an386", tmp_path / "d", application=Application.SERIAL, tiny=TinyModel.IC01)
+
+
+@on_boards("microbit")
+def test_the_memory_of_a_serial_image_is_checked_too(board: str, tmp_path: Path) -> None:
+    graph, target = CASES["conv_3x3"]()[0], targets.load(board)
+    export(graph, target, tmp_path / "files")
+    taken = json.loads((tmp_path / "files" / "plan.json").read_text())["ram_bytes"]
+    assert target.ram is not None
+    tight = msgspec.structs.replace(target, ram=msgspec.structs.replace(target.ram, nbytes=taken + 64))
+    FirmwareConverter().convert(graph, tight, tmp_path)
+    with pytest.raises(DoesNotFitError, match="too many"):
+        FirmwareConverter(application=Application.SERIAL).convert(graph, tight, tmp_path)

@@ -143,7 +143,7 @@ def _failures(records: "Sequence[Record]") -> list[tuple[str, str]]:
 
 def _say_failures(records: "Sequence[Record]") -> None:
     for title, error in _failures(records):
-        console(stderr=True).print(f"  {title}: {error}", markup=False)
+        console(stderr=True).print(f"  {title}: {error}")
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def report(
     _show(found, json)
     if not json:
         for title, error in failures:
-            console(stderr=True).print(f"  {title}: {error}", markup=False)
+            console(stderr=True).print(f"  {title}: {error}")
 
 
 def _read(paths: Sequence[Path]) -> "tuple[list[Report], list[tuple[str, str]]]":

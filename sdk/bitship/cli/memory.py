@@ -54,6 +54,6 @@ def plan(
         ],
         left=6,
     )
-    console().print(f"  {summary(found)}", markup=False)
+    console().print(f"  {summary(found)}")
     if svg is not None:
         console().print(f"  wrote  {svg}")

@@ -153,7 +153,7 @@ def inspect(
     for what, ports in (("input", graph.inputs), ("output", graph.outputs)):
         for p in ports:
             meaning = f"scale {p.quant.scale:.6g}, zero point {p.quant.zero_point}" if p.quant else "plain integers"
-            c.print(f"  {what:6} {p.name}  {p.type}  {meaning}", markup=False)
+            c.print(f"  {what:6} {p.name}  {p.type}  {meaning}")
     c.print(
         f"  total  {len(graph.nodes)} nodes, {graph.macs:,} MACs, {graph.constant_bytes:,} B of constants; "
         "no accumulator can overflow (proven)"
@@ -190,8 +190,6 @@ def sensitivity(
         return
     console().print(report.table())
     worst = report.worst
-    console().print(
-        f"  least of its own signal is left by {worst.op} '{worst.name}' (module '{worst.module}')", markup=False
-    )
+    console().print(f"  least of its own signal is left by {worst.op} '{worst.name}' (module '{worst.module}')")
     if plot is not None:
         console().print(f"  wrote  {plot}")

@@ -15,11 +15,11 @@ _PLAIN_WIDTH = 180  # where the output is no terminal
 
 
 def console(stderr: bool = False) -> "Console":
-    """Return a rich console on stdout or stderr."""
+    """Return a rich console on stdout or stderr; brackets are text, not markup."""
     from rich.console import Console
 
-    c = Console(stderr=stderr, highlight=False)
-    return c if c.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+    c = Console(stderr=stderr, highlight=False, markup=False)
+    return c if c.is_terminal else Console(stderr=stderr, highlight=False, markup=False, width=_PLAIN_WIDTH)
 
 
 def emit_json(value: Any) -> None:

@@ -19,7 +19,7 @@ class Lines:
     def started(self, job: Job, attempt: int) -> None:
         """Say only that a job begins again."""
         if attempt > 1:
-            self._console.print(f"{job.title}: attempt {attempt}", markup=False)
+            self._console.print(f"{job.title}: attempt {attempt}")
 
     def ticked(self, job: Job, done: int, spread: float) -> None:
         """Say nothing."""
@@ -29,7 +29,7 @@ class Lines:
         self._done += 1
         why = f": {record.error}" if record.error else ""
         text = f"[{self._done}/{self._total}] {record.job.title}: {record.status.value}, {record.seconds:.1f} s{why}"
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
 
 class Bars:
@@ -73,4 +73,4 @@ class Bars:
         self._progress.remove_task(self._tasks.pop(record.key))
         self._progress.advance(self._all)
         if record.error:
-            self._progress.console.print(f"{record.job.title}: {record.status.value}: {record.error}", markup=False)
+            self._progress.console.print(f"{record.job.title}: {record.status.value}: {record.error}")

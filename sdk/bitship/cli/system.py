@@ -1,19 +1,32 @@
 """Commands on this machine and what hangs on it: targets, devices, doctor, demo."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bitship.cli.models import Json
 from bitship.cli.output import console, emit_json, table, working
 
+if TYPE_CHECKING:
+    from bitship.targets import Target
 
-def targets(json: Json = False) -> None:
-    """List the targets packages can be made for."""
+
+def targets(
+    name: Annotated[str | None, typer.Argument(help="One target: all that is known of it.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """List the targets packages can be made for, or say what is known of one."""
     from bitship import targets as t
 
-    found = [t.load(name) for name in t.names()]
+    if name is not None:
+        one = t.load(name)
+        if json:
+            emit_json(one)
+        else:
+            table(one.title, ["", ""], _about(one), left=2)
+        return
+    found = [t.load(n) for n in t.names()]
     if json:
         emit_json(found)
         return
@@ -32,6 +45,28 @@ def targets(json: Json = False) -> None:
     ]
     table("", ["target", "what", "cpu", "converters", "verified", "MHz", "flash B", "RAM B"], rows, left=5)
     console().print("  verified: packages were run on it, or in its emulator, by those who wrote its description")
+
+
+def _about(target: "Target") -> list[tuple[str, str]]:
+    """Return what a user needs to know of a target, in words."""
+    uart, marker, emulator = target.uart, target.marker, target.emulator
+    rows = [
+        ("kind", f"{target.kind.value}, {target.cpu}{', '.join(['', *target.features])}"),
+        ("verified", "yes" if target.verified else "no: nobody here has run a package on one"),
+        ("converters", ", ".join(c.value for c in target.converters)),
+        ("clock", f"{target.clock_hz / 1e6:g} MHz" if target.clock_hz else ""),
+        *((n, f"{m.nbytes:,} B at {m.origin:#010x}") for n, m in (("flash", target.flash), ("RAM", target.ram)) if m),
+        *((m.name, f"{m.nbytes:,} B at {m.origin:#010x}") for m in target.memories),
+        ("serial port", f"{uart.baud} Bd, {uart.energy_baud} Bd in energy mode" if uart else ""),
+        ("marker", marker.pin if marker else ""),
+        ("timer", f"{target.timer.driver}, {target.timer.hz / 1e6:g} MHz" if target.timer else ""),
+        ("flashers", ", ".join(str(f.__struct_config__.tag) for f in target.flashers)),
+        ("emulator", " ".join(x for x in (emulator.program, emulator.machine) if x) if emulator else ""),
+        ("hosted as", target.hub_device or ""),
+        ("USB ids", ", ".join(target.usb)),
+        ("to know", target.notes),
+    ]
+    return [row for row in rows if row[1]]
 
 
 def devices(
@@ -77,29 +112,24 @@ def _scan(toml: bool, mdns: bool, json: bool) -> None:
 
 def doctor(json: Json = False) -> None:
     """Say what is installed, what is missing, what that disables, and what to install."""
-    from bitship.doctor import examine
+    from bitship.device import desk
+    from bitship.device.check import lacks
+    from bitship.doctor import Check, examine
 
-    found = examine()
+    found, units = examine(), desk.read()
+    missing_there = lacks(units)
     if json:
-        emit_json(found)
+        emit_json([*found, *(Check(f"{x.unit}: {x.what}", None, f"device {x.unit}", x.todo) for x in missing_there)])
         return
     rows = [(c.name, c.found or "missing", "" if c.found else c.disables, "" if c.found else c.install) for c in found]
     table("", ["what", "found", "without it", "to install"], rows, left=4)
     missing = sum(not c.found for c in found)
-    _desk_lacks()
-    console().print("  everything is there" if not missing else f"  {missing} of {len(found)} are missing")
-
-
-def _desk_lacks() -> None:
-    from bitship.device import desk
-    from bitship.device.check import lacks
-
-    units = desk.read()
-    missing = lacks(units)
-    if missing:
-        table("units of devices.toml", ["unit", "lacks", "to do"], [(x.unit, x.what, x.todo) for x in missing], left=3)
+    if missing_there:
+        lines = [(x.unit, x.what, x.todo) for x in missing_there]
+        table("units of devices.toml", ["unit", "lacks", "to do"], lines, left=3)
     elif units.device:
         console().print(f"  {len(units.device)} units of devices.toml: nothing is missing here")
+    console().print("  everything is there" if not missing else f"  {missing} of {len(found)} are missing")
 
 
 def demo(

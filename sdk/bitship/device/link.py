@@ -20,6 +20,8 @@ READY = b"m-ready"
 _FRAME = re.compile(rb"^m-x-([0-9A-F]{8})-(\d{1,9})-(data|end|err|rows)-\[([ -~]*)\]-([0-9A-F]{8})$")
 _SHOWN = 12  # lines of the raw exchange that an error shows
 _LONGEST_LINE = 8192
+_LEAST_SECONDS = 1.0
+_MOST_NOISE = 2000  # lines that do not hold, in one attempt: a device that talks all the time is another one
 
 
 class Kind(enum.Enum):
@@ -102,14 +104,14 @@ class Link:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         self._write(seal(self._sequence, text))
         lines: list[Line] = []
-        broken = False
-        while (raw := self._line(limit)) is not None:
+        broken, noise = False, 0
+        while noise < _MOST_NOISE and (raw := self._line(limit)) is not None:
             if READY in raw:
                 done = bool(lines) and lines[-1].kind is not Kind.DATA
                 return tuple(lines) if done and not broken and raw == READY else None
             found = parse(raw)
             if found is None or found[0] != self._sequence or found[1] != len(lines):
-                broken = True
+                broken, noise = True, noise + 1
             else:
                 lines.append(found[2])
         return None
@@ -125,9 +127,9 @@ class Link:
             self._drain(limit)
 
     def _drain(self, limit: float) -> bool:
-        """Read until a ready line is followed by silence; whether one came."""
-        ready = False
-        while (raw := self._line(self.quiet_s if ready else limit)) is not None:
+        """Read until a ready line is followed by silence, or for twice the limit; whether one came."""
+        ready, end = False, time.monotonic() + max(2 * limit, _LEAST_SECONDS)
+        while time.monotonic() < end and (raw := self._line(self.quiet_s if ready else limit)) is not None:
             ready = ready or raw.endswith(READY)
         return ready
 
@@ -167,10 +169,11 @@ class Link:
         self.console.write(data)
 
     def _line(self, limit: float) -> bytes | None:
-        """Return the next line, without its end; None after silence."""
+        """Return the next line, without its end; None after silence, or after a limit's worth of no line's end."""
+        end = time.monotonic() + max(limit, _LEAST_SECONDS)
         while b"\n" not in self._buffer:
             more = self.console.read(limit)
-            if not more:
+            if not more or time.monotonic() > end:
                 if self._buffer:
                     self._raw.append(f"<{self._buffer[:80]!r}...")
                     self._buffer = b""

@@ -54,7 +54,7 @@ def strip(rows: Sequence[tuple[str, tuple[float, ...]]], unit: str) -> str:
             axes.plot([middle, middle], [y - 0.3, y + 0.3], "-", color=RED, lw=2)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.05 * max(max(values) for _, values in rows) or 1)
         axes.set_xlabel(unit)
 
     return _draw(7.5, 0.7 + 0.4 * len(rows), paint)
