@@ -60,15 +60,22 @@ def export(
         raise TargetError("export: no golden inputs are given; at least one is needed")
     out = Path(out)
     vectors = rows, [spec.run(graph, *row) for row in rows]
-    options: SerialOptions | None = None
-    if tiny is not TinyModel.NONE or self_test:
-        from bitship.converters.firmware.serial import SerialOptions
-
-        options = SerialOptions(tiny, (vectors[0][:self_test], vectors[1][:self_test]))
+    options = _options(tiny, self_test, vectors)
     with Staging(out, overwrite) as folder:
         conversion = _converter(chosen, resolved, ram, streamed, application, options).convert(graph, resolved, folder)
         write(out, graph, resolved, chosen, folder, conversion, vectors)
     return Package.open(out)
+
+
+def _options(
+    tiny: TinyModel, self_test: int, vectors: tuple[list[tuple[Array, ...]], list[tuple[Array, ...]]]
+) -> "SerialOptions | None":
+    """Return what a serial application is told beside the model; None where nothing was asked for."""
+    if tiny is TinyModel.NONE and not self_test:
+        return None
+    from bitship.converters.firmware import serial
+
+    return serial.SerialOptions(tiny, (vectors[0][:self_test], vectors[1][:self_test]))
 
 
 def _choose(target: Target, converter: ConverterName | None) -> ConverterName:
