@@ -19,14 +19,14 @@ def documented() -> dict[tuple[str, str], set[str]]:
     """Return the words in code marks of every row, by (key, driver)."""
     rows: dict[tuple[str, str], set[str]] = {}
     key = ""
-    for found in re.finditer(r"^\| (?:`(\w+)`)? ?\| `(\w+)` \| (.*) \|$", TEXT, re.MULTILINE):
+    for found in re.finditer(r"^\| (?:`(\w+)`)? ?\| `(\w+)`(?: \(no `driver`\))? \| (.*) \|$", TEXT, re.MULTILINE):
         key = found[1] or key
         rows[key, found[2]] = set(re.findall(r"`(\w+)`", found[3]))
     return rows
 
 
 def drivers(key: str) -> dict[str, set[str]]:
-    return {str(t.tag): {f.encode_name for f in t.fields} for t in _structs(Unit, f"$.{key}")}
+    return {str(t.tag or key): {f.encode_name for f in t.fields} for t in _structs(Unit, f"$.{key}")}
 
 
 def test_keys_of_a_unit_are_known() -> None:

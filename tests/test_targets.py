@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from op_cases import CASES
 
-from bitship import targets
+from bitship import export, targets
 from bitship.converters.firmware import FirmwareConverter
 from bitship.device.flash.elf import Image, read_image
 from bitship.errors import DoesNotFitError, TargetError
@@ -52,6 +52,12 @@ def test_every_target_loads_and_says_what_its_kind_needs(name: str) -> None:
 def test_the_readme_lists_every_target_and_whether_it_is_verified() -> None:
     rows = dict(re.findall(r"^\| `([\w-]+)` \|.*\| (yes|no) \|$", README.read_text(), re.MULTILINE))
     assert rows == {n: "yes" if targets.load(n).verified else "no" for n in targets.names()}
+
+
+def test_a_target_without_a_converter_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"qualcomm-x-elite': no converter makes packages for hosted devices; export"):
+        export(CASES["conv_3x3"]()[0], "qualcomm-x-elite", tmp_path / "pkg")
+    assert not (tmp_path / "pkg").exists()
 
 
 def test_titles_differ() -> None:

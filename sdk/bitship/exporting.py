@@ -67,6 +67,11 @@ def export(
 
 
 def _choose(target: Target, converter: ConverterName | None) -> ConverterName:
+    if not target.converters:
+        raise TargetError(
+            f"target '{target.name}': no converter makes packages for hosted devices; export for 'host', and name a "
+            "model file of your own in devices.toml: hub = { model = ... }"
+        )
     if converter is None:
         return target.converters[0]
     if converter not in target.converters:
