@@ -39,7 +39,7 @@ def test_currents_of_every_range_come_back_within_a_step_of_the_adc() -> None:
     assert np.all(np.abs(found - amps) <= 0.75 * step[k])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_bytes_may_be_cut_anywhere_and_every_lost_sample_is_counted(data: st.DataObject) -> None:
     count = data.draw(st.integers(2, 3000))

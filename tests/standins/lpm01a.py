@@ -73,11 +73,14 @@ class Shield:
     def sample(self, write: Callable[[bytes], None], stop: threading.Event) -> None:
         """Send samples until stopped; the sample clock never waits."""
         begun, sent, binary = time.monotonic(), 0, self.settings["format"] == "bin_hexa"
-        while not stop.is_set():
-            count = min(int((time.monotonic() - begun) * self.rate) - sent, 2000)
-            if count > 0:
+        while True:
+            stopping, due = stop.is_set(), int((time.monotonic() - begun) * self.rate)
+            while sent < due:
+                count = min(due - sent, 2000)
                 write(self.block(begun, sent, count, binary))
                 sent += count
+            if stopping:
+                return
             time.sleep(0.003)
 
     def block(self, begun: float, first: int, count: int, binary: bool) -> bytes:

@@ -149,6 +149,11 @@ class _Recording:
             self._line.write(bytes((_STOP,)))
 
     def stop(self) -> PowerTrace:
+        asked_s = time.monotonic()
+        while self._thread.is_alive() and time.monotonic() < asked_s + _SILENCE_SECONDS:
+            if self._bytes >= 4 * (asked_s - self._start_s) * RATE_HZ * (1 - _DRIFT):
+                break  # all that was sampled until now has come
+            time.sleep(0.002)
         self.halt()
         where = f"ppk2 {self._settings.port}"
         if self._failed is not None:

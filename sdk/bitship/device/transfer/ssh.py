@@ -108,10 +108,11 @@ class _Ssh:
         return (text.strip().splitlines() or ["nothing said"])[-1].strip()
 
     def _alive(self) -> bool:
-        done = subprocess.run(
-            [*self._words, "-O", "check", "--", self._settings.host], capture_output=True, timeout=10, check=False
-        )
-        return done.returncode == 0
+        words = [*self._words, "-O", "check", "--", self._settings.host]
+        try:
+            return subprocess.run(words, capture_output=True, timeout=10, check=False).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def _shell(self, line: str, deadline_s: float, data: bytes | None = None) -> Completed:
         """Run a line over there; DeviceError when the connection is gone or the deadline passes."""
