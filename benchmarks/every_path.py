@@ -3,9 +3,9 @@
     python -m benchmarks.every_path --data FOLDER --out DIR [--only emulated serial ssh adb labgrid hub]
 
 Emulated cores through files and through their serial ports; this machine through OpenSSH's own daemon, and through
-adb to a stand-in of its daemon; two emulated boards behind labgrid's own daemons; a stand-in of a hub behind its
-own client. Everything is on loopback. Needs the source tree: the stand-ins are in tests/standins. What is not installed
-is fetched by pip or apt where it can be.
+adb to a stand-in of its daemon; two emulated boards behind labgrid's own daemons; a stand-in of Qualcomm's hub behind
+its own client (with a network of its own, and the times it tells are made up). Everything is on loopback. Needs the
+source tree: the stand-ins are in tests/standins. What is not installed is fetched by pip or apt where it can be.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from bitship.targets import Application, ConverterName
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import tool_install
-from standins import adbd, lab, sshd
+from standins import adbd, hub_lab, lab, sshd
 
 ROOT = Path(__file__).resolve().parents[1]
 KWS = Path("mlperf_tiny") / "kws01_dscnn_int8.tflite"
@@ -37,10 +37,11 @@ class Paths:
 
     def __init__(self, data: Path, out: Path, scratch: Path, stack: ExitStack) -> None:
         self.data, self.out, self.scratch, self.stack = data, out, scratch, stack
+        self.env = dict(os.environ)
 
     def bench(self, name: str, *words: str, devices: Path | None = None) -> list[Report]:
         """Run ``bitship bench`` and return its reports; raises with what it said when it fails."""
-        env = {**os.environ, "BITSHIP_DATA": str(self.data), "BITSHIP_DEVICES": str(devices or "")}
+        env = {**self.env, "BITSHIP_DATA": str(self.data), "BITSHIP_DEVICES": str(devices or "")}
         html = self.out / f"{name}.html"
         command = [sys.executable, "-m", "bitship", "bench", *words, "--html", str(html)]
         print(f"$ bitship {' '.join(command[3:])}", flush=True)
@@ -110,12 +111,24 @@ def labgrid(p: Paths) -> list[Report]:
     return p.one("labgrid", p.package(lab.BOARD, app=Application.SERIAL), made.devices.read_text(), "m4")
 
 
+def hub(p: Paths) -> list[Report]:
+    python = str(tool_install.environment("qai-hub", "qai-hub==0.56.0") / "python")
+    ini = p.stack.enter_context(hub_lab.hub(python, _there(p, "hub")))
+    net = hub_lab.network(p.scratch / "net.onnx")
+    package = bitship.export(net, "host", p.scratch / "net")
+    settings = f'device = "Samsung Galaxy S24", model = "{net}", python = "{python}"'
+    unit = f'[[device]]\nname = "s24"\ntarget = "qualcomm-galaxy-s24"\nhub = {{ {settings} }}\n'
+    p.env["QAIHUB_CLIENT_INI"] = str(ini)
+    return p.one("hub", package.path, unit, "s24")
+
+
 PATHS: dict[str, Callable[[Paths], list[Report]]] = {
     "emulated": emulated,
     "serial": serial,
     "ssh": ssh,
     "adb": adb,
     "labgrid": labgrid,
+    "hub": hub,
 }
 
 

@@ -96,6 +96,7 @@ def test_a_package_is_proven_and_profiled_on_a_hosted_device(settings: HubSettin
     assert all(s.kind is FigureKind.MEASURED for s in report.samples)
     assert report.environment["device"] == "Samsung Galaxy S24, OS 14"
     assert report.environment["processor"] == "qualcomm-snapdragon-8gen3"
+    assert report.environment["uploaded"].startswith("net.onnx, sha256 ")
     assert {"compile job", "inference job", "profile job"} <= set(report.environment)
     with device.open(package, None) as session:
         assert isinstance(session, Profiles)

@@ -80,7 +80,7 @@ class RemoteComputer:
             key, _, value = line.partition(" ")
             if value.strip():
                 found.setdefault(key, value.strip())
-        return found | ({"launcher": launcher} if launcher else {})
+        return found | ({"emulator" if link.emulated else "launcher": launcher} if launcher else {})
 
     def conditions(self) -> Conditions:
         """Read temperatures, clocks and power mode over there."""

@@ -69,12 +69,13 @@ class HubDevice:
             "hub options": f"{s.compile_options} {s.profile_options}".strip(),
         }
         found["processor"] = ", ".join(a.partition(":")[2] for a in said.get("attributes", ()) if "chipset" in a)
-        found |= {key: said[key] for key in ("compile job", "inference job", "profile job") if key in said}
+        found |= {key: said[key] for key in ("uploaded", "compile job", "inference job", "profile job") if key in said}
         return {k: v for k, v in found.items() if v}
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         model = self._model(package, role)
+        self._about["uploaded"] = f"{model.name}, sha256 {hashlib.sha256(model.read_bytes()).hexdigest()[:16]}"
         with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
             yield _HubSession(self._settings, self._about, package, package.graph(), model, Path(folder))
 
