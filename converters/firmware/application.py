@@ -1,5 +1,6 @@
 """What an image does beside running its model: how inputs reach it and results leave it, and which files that takes."""
 
+import re
 from pathlib import Path
 
 from bitship.errors import TargetError
@@ -11,6 +12,7 @@ SERIAL_SOURCES = ("serial.c", "extensions.c", "pulse.c", "text.c", "tiny.c", "wo
 SERIAL_HEADERS = ("extensions.h", "pulse.h", "text.h", "tiny.h", "work.h")
 EVERY = ("arena.c", "crc.c", "stack.c", "start.c", "arena.h", "crc.h", "port.h", "sections.ld")
 BOARD, BOARD_SOURCE = "board.c", "port.c"
+_SHARED = re.compile(r'^#include "(\w+/\w+\.h)"', re.MULTILINE)  # what boards with one chip share
 
 
 def application_for(target: Target, wanted: Application | None) -> Application:
@@ -32,8 +34,7 @@ def app_files(target: Target, application: Application) -> list[str]:
     startup, counter = target.toolchain.startup, counter_of(target, application)
     files = [*EVERY, f"counter_{counter[0]}.c", f"{startup}/reset.c"]
     if (target.folder / BOARD_SOURCE).is_file():
-        files.append(BOARD)
-        files += ["arm/caches.h"] if target.cpu == "cortex-m7" else []
+        files += [BOARD, *_SHARED.findall((target.folder / BOARD_SOURCE).read_text())]
     if application is Application.FILES:
         return [*FILES_SOURCES, *files, f"{startup}/request.c"]
     assert target.uart is not None

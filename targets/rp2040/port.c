@@ -1,5 +1,6 @@
 /* Raspberry Pi Pico: 125 MHz from the 12 MHz crystal, UART0 on GP0 and GP1, marker on GP2; and the second
  * stage of the boot, which the ROM copies to RAM and runs if its last word is the CRC-32 of the rest. */
+#include "arm/rp2.h"
 #include "port.h"
 
 /* The second stage: the SSI reads flash by command 03h on one line, a quarter of the system clock; then it
@@ -61,55 +62,19 @@ __asm__(
     ".popsection\n");
 
 #define REGISTER(address) (*(volatile uint32_t *)(address))
-#define CLEAR_BITS 0x3000u /* of the atomic aliases of every peripheral */
-#define RESETS(offset) REGISTER(0x4000C000u + (offset))
-#define CLOCKS(offset) REGISTER(0x40008000u + (offset))
-#define XOSC(offset) REGISTER(0x40024000u + (offset))
-#define PLL(offset) REGISTER(0x40028000u + (offset))
 #define PIN_FUNCTION(number) REGISTER(0x40014004u + 8u * (number))
 #define SIO(offset) REGISTER(0xD0000000u + (offset))
 
 #define IO_BANK0 (1u << 5)
 #define PADS_BANK0 (1u << 8)
-#define PLL_SYS (1u << 12)
 #define UART0 (1u << 22)
 
-static void release(uint32_t bits) {
-    RESETS(CLEAR_BITS) = bits;
-    while ((RESETS(8u) & bits) != bits) {
-    }
-}
-
-static void clocks(void) {
-    XOSC(0x00u) = 0xAA0u; /* 1 to 15 MHz */
-    XOSC(0x0Cu) = 47u;    /* about 1 ms */
-    XOSC(0x00u) = 0xFABu << 12 | 0xAA0u;
-    while ((XOSC(0x04u) & 1u << 31) == 0) {
-    }
-    CLOCKS(0x3Cu) = 0; /* the system from the reference */
-    while ((CLOCKS(0x44u) & 1u) == 0) {
-    }
-    CLOCKS(0x30u) = 2u; /* the reference from the crystal */
-    while ((CLOCKS(0x38u) & 4u) == 0) {
-    }
-    release(PLL_SYS);
-    PLL(0x00u) = 1u;
-    PLL(0x08u) = 125u; /* 12 MHz * 125 / 6 / 2 */
-    PLL(0x04u + CLEAR_BITS) = 1u | 1u << 5;
-    while ((PLL(0x00u) & 1u << 31) == 0) {
-    }
-    PLL(0x0Cu) = 6u << 16 | 2u << 12;
-    PLL(0x04u + CLEAR_BITS) = 1u << 3;
-    CLOCKS(0x3Cu) = 0;  /* auxiliary source: the PLL */
-    CLOCKS(0x3Cu) = 1u; /* from the auxiliary source */
-    while ((CLOCKS(0x44u) & 2u) == 0) {
-    }
-    CLOCKS(0x48u) = 1u << 11 | 4u << 5; /* peripherals from the crystal */
-}
+static const struct rp2 chip = {0x4000C000u, 0x40008000u, 0x40024000u, 0x40028000u, 1u << 12};
 
 void port_board_start(void) {
-    clocks();
-    release(IO_BANK0 | PADS_BANK0 | UART0);
+    rp2_crystal(&chip);
+    rp2_system(&chip, 6u);
+    rp2_release(&chip, IO_BANK0 | PADS_BANK0 | UART0);
     PIN_FUNCTION(0u) = 2u;
     PIN_FUNCTION(1u) = 2u;
     SIO(0x14u) = 1u << 2; /* high before it drives */
