@@ -163,7 +163,7 @@ def _write_project(
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
-    write_atomic(out / PLAN, _report(program, {}, len(program.weights), program.plan.peak, None))
+    write_atomic(out / PLAN, _report(program, {}, None, None, None))
     write_atomic(out / PICTURE, draw_plan(program).encode())
     return Conversion(
         files=tuple(sorted((*texts, PLAN, PICTURE))),
@@ -242,8 +242,10 @@ def draw_plan(program: emit.Program) -> str:
     return picture.draw(program.plan, plan_rows(program), steps, program.graph.name)
 
 
-def _report(program: emit.Program, sections: dict[str, int], flash: int, ram: int, stack: int | None) -> bytes:
-    """Return plan.json: where every tensor lies, and what the built file occupies."""
+def _report(
+    program: emit.Program, sections: dict[str, int], flash: int | None, ram: int | None, stack: int | None
+) -> bytes:
+    """Return plan.json: where every tensor lies, and what the built file occupies; None where nothing was built."""
     plan = program.plan
     body = {
         "arena_bytes": plan.total,

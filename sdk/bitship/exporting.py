@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitship import converters, targets
 from bitship.converters.base import Converter
-from bitship.converters.firmware.serial import SerialOptions
 from bitship.errors import DoesNotFitError, TargetError
 from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
 from bitship.loading import load
 from bitship.package import Package, Staging, golden_inputs, write
 from bitship.targets import Application, ConverterName, Target, TinyModel
+
+if TYPE_CHECKING:
+    from bitship.converters.firmware.serial import SerialOptions
 
 DEFAULT_VECTORS = 5
 
@@ -57,13 +60,22 @@ def export(
         raise TargetError("export: no golden inputs are given; at least one is needed")
     out = Path(out)
     vectors = rows, [spec.run(graph, *row) for row in rows]
-    options = None
-    if tiny is not TinyModel.NONE or self_test:
-        options = SerialOptions(tiny, (vectors[0][:self_test], vectors[1][:self_test]))
+    options = _options(tiny, self_test, vectors)
     with Staging(out, overwrite) as folder:
         conversion = _converter(chosen, resolved, ram, streamed, application, options).convert(graph, resolved, folder)
         write(out, graph, resolved, chosen, folder, conversion, vectors)
     return Package.open(out)
+
+
+def _options(
+    tiny: TinyModel, self_test: int, vectors: tuple[list[tuple[Array, ...]], list[tuple[Array, ...]]]
+) -> "SerialOptions | None":
+    """Return what a serial application is told beside the model; None where nothing was asked for."""
+    if tiny is TinyModel.NONE and not self_test:
+        return None
+    from bitship.converters.firmware import serial
+
+    return serial.SerialOptions(tiny, (vectors[0][:self_test], vectors[1][:self_test]))
 
 
 def _choose(target: Target, converter: ConverterName | None) -> ConverterName:
@@ -86,7 +98,7 @@ def _converter(
     ram: int | None,
     streamed: bool | None,
     application: Application | None,
-    options: SerialOptions | None,
+    options: "SerialOptions | None",
 ) -> Converter:
     if ram is None and streamed is None and application is None and options is None:
         return converters.get(name)

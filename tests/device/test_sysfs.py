@@ -34,7 +34,7 @@ def test_power_is_read_in_the_kernels_units(
     with meter.record() as recording:
         time.sleep(0.4)
         trace = recording.stop()
-    assert len(trace.seconds) > 10
+    assert len(trace.seconds) >= 3
     assert np.all(np.diff(trace.seconds) > 0)
     np.testing.assert_allclose(trace.watts, watts)
     assert trace.kind is FigureKind.MEASURED

@@ -23,11 +23,13 @@ _LONGEST_SECONDS = 3600.0
 _SHORT_SECONDS = 30.0
 _CLOCK_READS = 5
 _STOP_SECONDS = 10.0
+_BEGIN_POLL_SECONDS = 0.02
 
 _PYTHON = """
 import os, sys, time
 stop, period, paths = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
 files = [open(p) for p in paths]
+open(stop + ".begun", "w").close()
 while not os.path.exists(stop) and os.path.isdir(os.path.dirname(stop)):
     values = []
     for f in files:
@@ -38,6 +40,7 @@ while not os.path.exists(stop) and os.path.isdir(os.path.dirname(stop)):
 """
 _SHELL = """
 stop=$1; period=$2; shift 2
+: >"$stop.begun"
 while [ ! -e "$stop" ] && [ -d "${stop%/*}" ]; do
     line=$(CLOCK)
     for p in "$@"; do read -r v <"$p"; line="$line $v"; done
@@ -121,6 +124,11 @@ class _Recording:
         script = ["python3", "-c", _PYTHON] if python else ["sh", "-c", _SHELL.replace("CLOCK", self._now), "sh"]
         self._thread = threading.Thread(target=self._run, args=([*script, self._stop, period, *files],), daemon=True)
         self._thread.start()
+        end = time.monotonic() + _SHORT_SECONDS
+        while self._thread.is_alive() and link.run(["test", "-e", f"{self._stop}.begun"], _SHORT_SECONDS).code != 0:
+            if time.monotonic() >= end:
+                raise DeviceError(f"{settings.path}: sampling did not begin within {_SHORT_SECONDS:g} s")
+            time.sleep(_BEGIN_POLL_SECONDS)
 
     def _run(self, words: list[str]) -> None:
         try:
