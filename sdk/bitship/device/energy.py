@@ -96,23 +96,24 @@ def window(trace: PowerTrace, burst: Burst, idle_end_s: float, baseline_s: float
     """
     check(trace)
     idle_end = idle_end_s - trace.start_s - trace.slack_s
-    idle = (trace.seconds < idle_end) & (trace.seconds >= idle_end - baseline_s)
-    if not idle.any():
-        raise DeviceError(f"energy: the trace has no sample of the idle board, {baseline_s:g} s before the burst")
-    idle_watts = float(trace.watts[idle].mean())
-    if trace.marker is not None:
-        edges = [e for e in falling_edges(trace) if e[0] >= idle_end]
+    if trace.marker is not None:  # the meter's own clock: how well the host knows its begin does not matter
+        edges = falling_edges(trace)
         if len(edges) != 2:
             raise DeviceError(
                 f"energy: {len(edges)} edges of the marker in a burst, 2 are expected; check its wire and input"
             )
         (start, a), (end, b) = edges
-        joules, slack = integrate(trace, start, end), a + b
+        slack, idle_end = a + b, min(idle_end, start - a)
     else:
         start, end = burst.start_s - trace.start_s, burst.end_s - trace.start_s
-        joules, slack = integrate(trace, start, end), 2 * (burst.slack_s + trace.slack_s)
-        if burst.seconds is not None:  # what lies in the host's window and not in the device's is idle
-            joules -= idle_watts * max(0.0, end - start - burst.seconds)
+        slack = 2 * (burst.slack_s + trace.slack_s)
+    idle = (trace.seconds < idle_end) & (trace.seconds >= idle_end - baseline_s)
+    if not idle.any():
+        raise DeviceError(f"energy: the trace has no sample of the idle board, {baseline_s:g} s before the burst")
+    idle_watts = float(trace.watts[idle].mean())
+    joules = integrate(trace, start, end)
+    if trace.marker is None and burst.seconds is not None:  # the host's window without the device's is idle
+        joules -= idle_watts * max(0.0, end - start - burst.seconds)
     peak = float(trace.watts[(trace.seconds >= start) & (trace.seconds <= end)].max(initial=idle_watts))
     return Window(start, end, joules, idle_watts, slack * max(peak - idle_watts, 0.0))
 
