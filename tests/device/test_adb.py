@@ -13,6 +13,7 @@ import pytest
 from small_nets import small_net
 from standins.adbd import Adbd, adbd
 from standins.sshd import free_port
+from tool_install import environment
 
 import bitship
 from bitship.device.base import FigureKind
@@ -112,10 +113,8 @@ def test_a_phone_that_is_not_there_is_one_clear_error(server: int, tmp_path: Pat
 
 
 def test_another_client_agrees_with_the_stand_in(tmp_path: Path) -> None:
-    """adbutils, where a Python that has it is named: BITSHIP_ADBUTILS=/path/to/python."""
-    python = os.environ.get("BITSHIP_ADBUTILS")
-    if python is None:
-        pytest.skip("BITSHIP_ADBUTILS names no Python with adbutils")
+    """adbutils."""
+    python = str(environment("adbutils", "adbutils==2.12.0") / "python")
     (tmp_path / "a").write_bytes(bytes(range(256)) * 1000)
     code = """
 import sys, adbutils

@@ -3,7 +3,7 @@
 import pytest
 
 from bitship.device.base import Conditions
-from bitship.device.conditions import cool_down, hottest, meminfo_bytes, parse, read, throttling
+from bitship.device.conditions import cool_down, hottest, parse, read, throttling
 from bitship.device.transfer import LocalTransfer
 from bitship.errors import DeviceError
 
@@ -69,11 +69,3 @@ def test_without_sensors_nothing_is_waited_for_and_a_deadline_names_the_sensor()
     assert cool_down(lambda: Conditions("now"), 40, 0) == Conditions("now")
     with pytest.raises(DeviceError, match=r"gpu is at 60 degrees Celsius after 0\.05 s, below 40"):
         cool_down(lambda: Conditions("now", {"cpu": 41.0, "gpu": 60.0}), 40, 0.05, None, 0.01)
-
-
-def test_memory_of_an_android_process() -> None:
-    text = "  Native Heap     1204\n        TOTAL PSS:    12345            TOTAL RSS:    54321\n"
-    assert meminfo_bytes(text) == 12345 * 1024
-    assert meminfo_bytes("                 TOTAL    12345    9000\n") == 12345 * 1024
-    with pytest.raises(DeviceError, match="No process found"):
-        meminfo_bytes("No process found for: 1\n")

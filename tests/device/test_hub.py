@@ -1,76 +1,36 @@
-"""Qualcomm AI Hub: the real client against a stand-in of its server; jobs, results, resuming, one-line errors.
-
-BITSHIP_QAI_HUB names a Python that has qai_hub; its pinned packages do not go with bitship's.
-"""
+"""Qualcomm AI Hub: the real client against a stand-in of its server; jobs, results, resuming, one-line errors."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from onnx_models import helper, model
+from standins.hub_lab import TOKEN, hub, network
+from tool_install import environment
 
 import bitship
 from bitship.device.base import FigureKind, Profiles
 from bitship.device.desk import Unit, connect
 from bitship.device.hub import HubSettings
 from bitship.errors import DeviceError, MissingDependencyError
-from bitship.graph.base import Array
 from bitship.package import Package
 
-PYTHON = os.environ.get("BITSHIP_QAI_HUB", "")
 pytest.importorskip("onnxruntime")
-needs_client = pytest.mark.skipif(not Path(PYTHON).is_file(), reason="BITSHIP_QAI_HUB names no Python with qai_hub")
 pytestmark = pytest.mark.tools
-TOKEN = "secret"
-EXECUTE = """
-import sys
-import numpy as np, onnxruntime
-session = onnxruntime.InferenceSession(sys.argv[1])
-with np.load(sys.argv[2]) as given:
-    inputs = {k: given[k] for k in given.files}
-rows = len(next(iter(inputs.values())))
-names = [o.name for o in session.get_outputs()]
-found = [session.run(None, {k: v[i] for k, v in inputs.items()}) for i in range(rows)]
-np.savez(sys.argv[3], **{n: np.stack([f[i] for f in found]) for i, n in enumerate(names)})
-"""
 
 
-@contextmanager
-def hub(folder: Path) -> Iterator[Path]:
-    """Run the stand-in; yield the client's configuration for it."""
-    words = [PYTHON, str(Path(__file__).parents[1] / "standins" / "hub.py"), "--token", TOKEN]
-    process = subprocess.Popen([*words, "--execute", sys.executable, "-c", EXECUTE], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
-        path = folder / "client.ini"
-        path.write_text(f"[api]\napi_token = {TOKEN}\napi_url = {url}\nweb_url = {url}\nverbose = False\n")
-        yield path
-    finally:
-        process.kill()
-        process.wait()
+@pytest.fixture(scope="module")
+def python() -> str:
+    """A Python that has the client, whose pinned packages do not go with bitship's."""
+    return str(environment("qai-hub", "qai-hub==0.56.0") / "python")
 
 
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Integers in, none below the zero point out: onnxruntime and the graph agree on every bit."""
-    h = helper()
-    nodes = [
-        h.make_node("DequantizeLinear", ["x", "s", "z"], ["f"]),
-        h.make_node("Relu", ["f"], ["m"]),
-        h.make_node("QuantizeLinear", ["m", "s", "z"], ["y"]),
-    ]
-    constants: dict[str, Array] = {"s": np.array(0.05, np.float32), "z": np.array(3, np.int8)}
-    path = tmp_path_factory.mktemp("hub") / "net.onnx"
-    path.write_bytes(model(nodes, {"x": ("int8", (1, 24))}, {"y": "int8"}, constants))
-    return path
+    return network(tmp_path_factory.mktemp("hub") / "net.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +39,12 @@ def package(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Packag
 
 
 @pytest.fixture
-def settings(onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubSettings]:
-    with hub(tmp_path) as ini:
+def settings(python: str, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubSettings]:
+    with hub(python, tmp_path) as ini:
         monkeypatch.setenv("QAIHUB_CLIENT_INI", str(ini))
-        yield HubSettings("Samsung Galaxy S24", model=str(onnx_file), python=PYTHON, jobs=str(tmp_path / "jobs"))
+        yield HubSettings("Samsung Galaxy S24", model=str(onnx_file), python=python, jobs=str(tmp_path / "jobs"))
 
 
-@needs_client
 def test_a_package_is_proven_and_profiled_on_a_hosted_device(settings: HubSettings, package: Package) -> None:
     device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings))
     report = bitship.bench(package, device, runs=3)
@@ -104,7 +63,6 @@ def test_a_package_is_proven_and_profiled_on_a_hosted_device(settings: HubSettin
     assert [(op.op, op.tensor) for op in layers] == [("Conv (NPU)", "conv"), ("MaxPool (NPU)", "pool")]
 
 
-@needs_client
 def test_a_run_that_was_cut_off_waits_for_the_jobs_it_had_submitted(settings: HubSettings, package: Package) -> None:
     device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings))
     inputs, wanted = package.vectors()
@@ -120,7 +78,6 @@ def test_a_run_that_was_cut_off_waits_for_the_jobs_it_had_submitted(settings: Hu
         np.testing.assert_array_equal(mine[0], reference[0])
 
 
-@needs_client
 def test_what_is_wrong_is_one_clear_line(
     settings: HubSettings, package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

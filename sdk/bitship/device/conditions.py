@@ -135,11 +135,3 @@ def cool_down(
                 f"{below_celsius:g} is asked for; wait, cool it, or allow more"
             )
         time.sleep(min(poll_s, max(0.0, end - time.monotonic())))
-
-
-def meminfo_bytes(text: str) -> int:
-    """Return the PSS in bytes that ``dumpsys meminfo PID`` states; DeviceError when it states none."""
-    found = re.search(r"^\s*TOTAL(?: PSS)?:?\s+(\d+)", text, re.MULTILINE)
-    if found is None:
-        raise DeviceError(f"dumpsys meminfo: no TOTAL in: {text.strip()[:80] or 'nothing'}; is the process there?")
-    return int(found[1]) * 1024
