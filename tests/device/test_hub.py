@@ -78,6 +78,23 @@ def test_a_run_that_was_cut_off_waits_for_the_jobs_it_had_submitted(settings: Hu
         np.testing.assert_array_equal(mine[0], reference[0])
 
 
+def test_a_finished_bench_is_run_anew_of_the_same_compiled_model(
+    settings: HubSettings, package: Package, tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings))
+    first = bitship.bench(package, device, runs=3)
+    (kept,) = Path(str(settings.jobs)).glob("*.json")
+    assert list(json.loads(kept.read_text())) == ["compile"]
+    second = bitship.bench(package, device, runs=3)
+    assert first.environment["compile job"] == second.environment["compile job"]
+    for name in ("inference job", "profile job"):
+        assert first.environment[name] != second.environment[name]
+    (tmp_path / "other").mkdir()
+    with hub(python, tmp_path / "other") as ini:  # a hub that knows nothing of these jobs
+        monkeypatch.setenv("QAIHUB_CLIENT_INI", str(ini))
+        assert bitship.bench(package, device, runs=3).bits.exact
+
+
 def test_what_is_wrong_is_one_clear_line(
     settings: HubSettings, package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._created(number)
 
     def job(self, _: bytes, number: str) -> None:
+        if number not in self.state.jobs:
+            self._send(b'{"detail": "Not found."}', 404)
+            return
         job = self.state.jobs[number]
         kind = job.WhichOneof("job")
         made = getattr(job, kind)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,7 @@ class _HubSession:
     graph: Graph
     model: Path
     folder: Path
+    last: dict[str, Any] = field(default_factory=dict)
 
     def run(self, rows: Sequence[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
         """Run all rows in one inference job."""
@@ -143,7 +144,7 @@ class _HubSession:
 
         How many runs there are is the hub's matter: profile_options = "--max_profiler_iterations N".
         """
-        summary = self._profile()["execution_summary"]
+        summary = self._profile()["execution_summary"]  # a job of its own, every time
         found = []
         for name, key in (("latency", "inference"), ("first load", "first_load"), ("load", "warm_load")):
             values = tuple(t / 1e3 for t in summary.get(f"all_{key}_times") or ())
@@ -164,7 +165,7 @@ class _HubSession:
                 layer["name"],
                 Samples("latency", "ms", FigureKind.MEASURED, (layer["execution_time"] / 1e3,), _RESOLUTION_MS),
             )
-            for i, layer in enumerate(self._profile()["execution_detail"])
+            for i, layer in enumerate((self.last or self._profile())["execution_detail"])
             if "execution_time" in layer
         )
 
@@ -172,6 +173,8 @@ class _HubSession:
         said = self._ask("profile")
         self.about["profile job"] = said["job"]
         found: dict[str, Any] = said["profile"]
+        self.last.clear()
+        self.last.update(found)
         return found
 
     def _ask(self, task: str, **more: str) -> dict[str, Any]:

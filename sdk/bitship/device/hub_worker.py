@@ -46,6 +46,9 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:400]}"
 
 
+COMPILE = "compile"
+
+
 class _Jobs:
     """The ids of submitted jobs, kept in a file."""
 
@@ -55,20 +58,36 @@ class _Jobs:
 
     def get(self, key: str, submit: Any) -> Any:
         """Return the job of a key, submitted now or before, when it is done; HubError with the hub's reason."""
-        if key in self._ids:
-            job = self._hub.get_job(self._ids[key])
-        else:
+        job = self._known(key)
+        if job is None:
             job = submit()
-            self._ids[key] = job.job_id
-            self._path.write_text(json.dumps(self._ids))
+            self._keep({**self._ids, key: job.job_id})
         status = job.wait()
         if not status.success:
-            del self._ids[key]
-            self._path.write_text(json.dumps(self._ids))
+            self._keep({k: v for k, v in self._ids.items() if k != key})
             raise HubError(
                 f"{key.split(':')[0]} job {job.job_id} failed: {status.message or 'no reason given'}; see {job.url}"
             )
         return self._hub.get_job(job.job_id)  # as it is now: a compile job has its model
+
+    def _known(self, key: str) -> Any:
+        """Return a job that was submitted before; None where the hub has it no more, or is another one."""
+        if key not in self._ids:
+            return None
+        try:
+            return self._hub.get_job(self._ids[key])
+        except Exception:  # the client has no error of its own for it; a hub that is away fails the next request too
+            return None
+
+    def finish(self) -> None:
+        """Forget what was run: another time it is run anew, of the same compiled model."""
+        self._keep({k: v for k, v in self._ids.items() if k == COMPILE})
+
+    def _keep(self, ids: dict[str, str]) -> None:
+        fresh = self._path.with_suffix(".partial")
+        fresh.write_text(json.dumps(ids))
+        fresh.replace(self._path)
+        self._ids = ids
 
 
 def _work(hub: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +104,7 @@ def _work(hub: Any, request: dict[str, Any]) -> dict[str, Any]:
             request["model"], device=device, name=request["name"], input_specs=specs, options=request["compile_options"]
         )
 
-    compile_job = jobs.get("compile", compiled)
+    compile_job = jobs.get(COMPILE, compiled)
     model = compile_job.get_target_model()
     about = {"device": f"{device.name}, OS {device.os}", "attributes": list(device.attributes)}
     about["compile_job"] = compile_job.job_id
@@ -95,7 +114,9 @@ def _work(hub: Any, request: dict[str, Any]) -> dict[str, Any]:
             f"profile:{options}",
             lambda: hub.submit_profile_job(model, device=device, name=request["name"], options=options),
         )
-        return {**about, "job": job.job_id, "profile": job.download_profile()}
+        found = {**about, "job": job.job_id, "profile": job.download_profile()}
+        jobs.finish()
+        return found
     import numpy as np
 
     with np.load(request["data"]) as stored:
