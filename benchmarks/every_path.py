@@ -3,7 +3,8 @@
     python -m benchmarks.every_path --data FOLDER --out DIR [--only emulated serial ssh adb labgrid hub]
 
 Emulated cores through files and through their serial ports; this machine through OpenSSH's own daemon, and through
-adb to a stand-in of its daemon; two emulated boards behind labgrid's own daemons; a stand-in of Qualcomm's hub behind
+adb to a stand-in of its daemon; two emulated boards behind labgrid's own daemons; an emulated
+board flashed by pyocd and by openocd through a stand-in of its debug port; a stand-in of Qualcomm's hub behind
 its own client (with a network of its own, and the times it tells are made up). Everything is on loopback. Needs the
 source tree: the stand-ins are in tests/standins. What is not installed is fetched by pip or apt where it can be.
 """
@@ -27,8 +28,16 @@ from bitship.targets import Application, ConverterName
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import tool_install
 from standins import adbd, hub_lab, lab, sshd
+from standins.machine import Machine
+from standins.probe import Probe
 
 ROOT = Path(__file__).resolve().parents[1]
+FLASH_REQUIREMENTS = ("pyocd==0.46.*",)
+BITBANG = """commands = [
+    "adapter driver remote_bitbang", "remote_bitbang host 127.0.0.1", "remote_bitbang port {port}",
+    "transport select jtag",
+]
+"""
 KWS = Path("mlperf_tiny") / "kws01_dscnn_int8.tflite"
 
 
@@ -111,6 +120,25 @@ def labgrid(p: Paths) -> list[Report]:
     return p.one("labgrid", p.package(lab.BOARD, app=Application.SERIAL), made.devices.read_text(), "m4")
 
 
+def probes(p: Paths) -> list[Report]:
+    """Flash the micro:bit by pyocd, then by openocd, through a stand-in of its debug port; each time it then runs."""
+    tools = tool_install.environment("pyocd", *FLASH_REQUIREMENTS)
+    openocd = Path(tool_install.apt_program("openocd", "openocd")).parent
+    p.env["PATH"] = os.pathsep.join([str(tools), str(openocd), p.env["PATH"]])
+    package, line, found = p.package("microbit", app=Application.SERIAL), sshd.free_port(), []
+    machine = p.stack.enter_context(Machine("microbit", ("-serial", f"tcp:127.0.0.1:{line},server=on,wait=off")))
+    for tool in ("pyocd", "openocd"):
+        probe = p.stack.enter_context(Probe(tool, machine))
+        flasher = f'driver = "pyocd"\nprobe = "remote:127.0.0.1:{probe.port}"\n'
+        if tool == "openocd":
+            config = ROOT / "tests" / "standins" / "nrf51_jtag.cfg"
+            flasher = f'driver = "openocd"\nconfig = ["{config}"]\n{BITBANG.format(port=probe.port)}'
+        console = f'{{ driver = "serial", port = "socket://127.0.0.1:{line}" }}'
+        unit = f'[[device]]\nname = "by-{tool}"\ntarget = "microbit"\nconsole = {console}\n[device.flasher]\n{flasher}'
+        found += p.one(tool, package, unit, f"by-{tool}")
+    return found
+
+
 def hub(p: Paths) -> list[Report]:
     python = str(tool_install.environment("qai-hub", "qai-hub==0.56.0") / "python")
     ini = p.stack.enter_context(hub_lab.hub(python, _there(p, "hub")))
@@ -128,6 +156,7 @@ PATHS: dict[str, Callable[[Paths], list[Report]]] = {
     "ssh": ssh,
     "adb": adb,
     "labgrid": labgrid,
+    "probes": probes,
     "hub": hub,
 }
 
