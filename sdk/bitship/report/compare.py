@@ -111,7 +111,9 @@ def _figures(mine: Report, other: Report, tolerance: float) -> Iterator[Comparis
         p, q = getattr(mine.footprint, name), getattr(other.footprint, name)
         if p is not None and q is not None:
             figure = name.removesuffix("_bytes")
-            yield _row(f"{title} {figure}", Summary.exactly(figure, "B", p), Summary.exactly(figure, "B", q), tolerance)
+            yield _row(
+                f"{title} package {figure}", Summary.exactly(figure, "B", p), Summary.exactly(figure, "B", q), tolerance
+            )
 
 
 def _row(what: str, p: Summary, q: Summary | None, tolerance: float) -> Comparison:
