@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bitship.device.energy import Effort, Energy, measure_energy
+from bitship.device.energy import Energy, Windows, measure_energy
 from bitship.device.meters import Lpm01aMeter, Ppk2Meter
 from bitship.device.meters.lpm01a import Lpm01aFormat, Lpm01aOutput
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from standins import lpm01a, ports, ppk2
 from standins.bench_load import Board
 
-EFFORT = Effort(window_s=1.0, least=3, most=3)
+EFFORT = Windows(window_s=1.0, least=3, most=3)
 
 
 class Row(NamedTuple):

@@ -6,12 +6,12 @@ from standins import ports
 from standins.bench_load import Board
 from standins.lpm01a import Shield, decimal, hexa, stamp
 
-from bitship.device.energy import Effort, measure_energy
+from bitship.device.energy import Windows, measure_energy
 from bitship.device.meters.lpm01a import Lpm01aFormat, Lpm01aMeter, Lpm01aOutput
 from bitship.device.meters.lpm01a_parser import Parsed, parse_ascii, parse_binary
 from bitship.errors import DeviceError
 
-SHORT = Effort(window_s=0.4, baseline_s=0.1, settle_s=0.05, least=2, most=2)
+SHORT = Windows(window_s=0.4, baseline_s=0.1, settle_s=0.05, least=2, most=2)
 BOTH = pytest.mark.parametrize("binary", [False, True], ids=["ascii_dec", "bin_hexa"])
 
 
@@ -97,7 +97,7 @@ def test_lost_samples_are_an_error_and_no_figure() -> None:
     board = Board()
     shield = Shield(board.amps, board.marker, drop=list(range(2000, 2200)))
     with ports.serve(shield.serve) as port, pytest.raises(DeviceError, match=r"lost 200 samples; nothing was computed"):
-        measure_energy(board, Lpm01aMeter(port), (), Effort(window_s=1.5, least=1, most=1))
+        measure_energy(board, Lpm01aMeter(port), (), Windows(window_s=1.5, least=1, most=1))
 
 
 def test_a_refused_command_and_a_silent_port_are_said() -> None:

@@ -11,13 +11,13 @@ from standins import ports
 from standins.bench_load import Board
 from standins.ppk2 import encode, metadata, ppk2
 
-from bitship.device.energy import Effort, measure_energy
+from bitship.device.energy import Windows, measure_energy
 from bitship.device.meters.ppk2 import Ppk2Meter
 from bitship.device.meters.ppk2_decoder import RATE_HZ, Calibration, Decoder
 from bitship.device.power import Ppk2Power
 from bitship.errors import DeviceError
 
-SHORT = Effort(window_s=0.3, baseline_s=0.1, settle_s=0.05, least=2, most=2)
+SHORT = Windows(window_s=0.3, baseline_s=0.1, settle_s=0.05, least=2, most=2)
 
 
 def decoder() -> Decoder:

@@ -32,7 +32,7 @@ class Energy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs: int
 
 
-class Effort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Windows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long is measured.
 
     window_s    least length of a burst; baseline_s  idle time before each; settle_s  nothing looked at before a burst
@@ -118,12 +118,14 @@ def window(trace: PowerTrace, burst: Burst, idle_end_s: float, baseline_s: float
     return Window(start, end, joules, idle_watts, slack * max(peak - idle_watts, 0.0))
 
 
-def measure_energy(session: Bursts, meter: MeterDriver, row: tuple[Array, ...], effort: Effort | None = None) -> Energy:
+def measure_energy(
+    session: Bursts, meter: MeterDriver, row: tuple[Array, ...], effort: Windows | None = None
+) -> Energy:
     """Measure the energy of an inference on one input: several windows of many runs, with the link silent.
 
     Raises DeviceError on a lost sample or a missing edge; there is no figure from a damaged trace.
     """
-    effort = effort or Effort()
+    effort = effort or Windows()
     runs = _runs(session, row, effort.window_s)
     found: list[Window] = []
     seconds: list[float] = []
@@ -164,7 +166,7 @@ def _runs(session: Bursts, row: tuple[Array, ...], window_s: float) -> int:
 
 
 def _record(
-    session: Bursts, meter: MeterDriver, row: tuple[Array, ...], runs: int, effort: Effort
+    session: Bursts, meter: MeterDriver, row: tuple[Array, ...], runs: int, effort: Windows
 ) -> tuple[PowerTrace, Burst, Window]:
     with meter.record() as recording:
         time.sleep(effort.settle_s + effort.baseline_s)
@@ -175,7 +177,7 @@ def _record(
     return trace, burst, window(trace, burst, idle_end, effort.baseline_s)
 
 
-def _known(joules: list[float], effort: Effort) -> bool:
+def _known(joules: list[float], effort: Windows) -> bool:
     """Whether half of the mean's 95 % interval is below the spread asked for."""
     mean, deviation = float(np.mean(joules)), float(np.std(joules, ddof=1))
     return mean > 0 and 1.96 * deviation / math.sqrt(len(joules)) <= effort.spread * mean
