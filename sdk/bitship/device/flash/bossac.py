@@ -1,13 +1,12 @@
 """bossac, run as a program: the SAM-BA loader of Arduino boards, entered by opening the port at 1200 Bd."""
 
-import tempfile
 import time
 from pathlib import Path
 
 import msgspec
 
 from bitship.device.flash.base import Progress, facts, percent
-from bitship.device.flash.elf import read_image
+from bitship.device.flash.elf import binary_file, read_image
 from bitship.device.process import find_tool, last_words, run_tool
 from bitship.errors import DeviceError
 from bitship.targets import Target
@@ -36,9 +35,7 @@ class BossacFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         tool = find_tool("bossac", INSTALL)
         if self.touch:
             self._touch()
-        with tempfile.TemporaryDirectory(prefix="bitship-") as name:
-            file = Path(name) / "image.bin"
-            file.write_bytes(piece.data)
+        with binary_file(piece.data) as file:
             words = [tool, f"--port={Path(self.port).name}", "-U", "-i", "-e"]
             words += [*(["-v"] if self.verify else []), "-w", str(file), "-R"]
             said = run_tool(words, self.deadline_s, heard=percent(progress), hints=_HINTS)

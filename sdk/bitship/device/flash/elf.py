@@ -1,6 +1,9 @@
 """What an ELF image puts where: its loadable segments, by the addresses they are loaded at."""
 
 import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,3 +65,12 @@ def read_image(path: Path) -> Image:
     if not segments:
         raise DeviceError(f"{path}: the ELF file has nothing to load; export the package again")
     return Image(entry, tuple(sorted(segments, key=lambda s: s.address)))
+
+
+@contextmanager
+def binary_file(data: bytes) -> Iterator[Path]:
+    """Yield a file with these bytes, for a program that takes a plain binary; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
+        path = Path(folder) / "image.bin"
+        path.write_bytes(data)
+        yield path

@@ -1,12 +1,11 @@
 """esptool, run as a program: Espressif's chips through their ROM loader, on a port or an rfc2217 URL."""
 
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from bitship.device.flash.base import Progress, facts, percent
-from bitship.device.flash.elf import read_image
+from bitship.device.flash.elf import binary_file, read_image
 from bitship.device.process import find_tool, last_words, run_tool
 from bitship.errors import DeviceError
 from bitship.targets import Target
@@ -44,9 +43,7 @@ class EsptoolFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
         words += ["--before", self.before, "--after", self.after, *([] if self.stub else ["--no-stub"])]
         words += ["write-flash", *(["--flash-size", self.size] if self.size else [])]
         piece = read_image(image).flat(str(image), 4)
-        with tempfile.TemporaryDirectory(prefix="bitship-") as name:
-            file = Path(name) / "image.bin"
-            file.write_bytes(piece.data)
+        with binary_file(piece.data) as file:
             words += [f"{fact.offset + piece.address:#x}", str(file)]
             said = run_tool(words, self.deadline_s, heard=percent(progress), hints=_HINTS)
         if "Hash of data verified" not in said:

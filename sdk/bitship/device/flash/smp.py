@@ -2,13 +2,12 @@
 
 import hashlib
 import struct
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from bitship.device.flash.base import Progress, facts, percent
-from bitship.device.flash.elf import read_image
+from bitship.device.flash.elf import binary_file, read_image
 from bitship.device.process import find_tool, run_tool
 from bitship.errors import DeviceError
 from bitship.targets import Target
@@ -45,9 +44,7 @@ class SmpFlasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
         words += ["--port", self.port, "--baudrate", str(self.baud)] if self.port else ["--ip", str(self.ip)]
         words += ["--line-length", str(self.line_bytes)] if self.line_bytes else []
         data = wrap(read_image(image).flat(str(image), 4).data, fact.header_bytes)
-        with tempfile.TemporaryDirectory(prefix="bitship-") as name:
-            file = Path(name) / "image.bin"
-            file.write_bytes(data)
+        with binary_file(data) as file:
             upload = [*words, "image", "upload", "--slot", str(self.slot), str(file)]
             run_tool(upload, self.deadline_s, heard=percent(progress), hints=_HINTS)
         said = "".join(run_tool([*words, "image", "state-read"], self.deadline_s, hints=_HINTS).split()).lower()

@@ -1,12 +1,11 @@
 """stm32flash, run as a program: the serial loader in the ROM of ST's chips (AN3155)."""
 
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from bitship.device.flash.base import Progress, facts, percent
-from bitship.device.flash.elf import read_image
+from bitship.device.flash.elf import binary_file, read_image
 from bitship.device.process import find_tool, last_words, run_tool
 from bitship.errors import DeviceError
 from bitship.targets import Target
@@ -36,9 +35,7 @@ class Stm32Flasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     def flash(self, image: Path, target: Target, progress: Progress | None = None) -> None:
         facts(target, Stm32Tool, "stm32")
         piece = read_image(image).flat(str(image), 4)
-        with tempfile.TemporaryDirectory(prefix="bitship-") as name:
-            file = Path(name) / "image.bin"
-            file.write_bytes(piece.data)
+        with binary_file(piece.data) as file:
             words = [find_tool("stm32flash", INSTALL), "-m", self.mode, "-b", str(self.baud)]
             words += ["-i", self.boot] if self.boot else []
             words += ["-S", f"{piece.address:#x}:{len(piece.data):#x}", "-f", "-w", str(file), "-v"]
