@@ -2,9 +2,12 @@
 
 import os
 import threading
+import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+_END_SECONDS = 30.0
 
 Read = Callable[[int], bytes]  # exactly so many bytes; EOFError when the line closes
 Write = Callable[[bytes], None]
@@ -31,6 +34,8 @@ def serve(device: Callable[[Read, Write], None]) -> Iterator[str]:
 
     def write(data: bytes) -> None:
         while data:
+            if stopped.is_set():
+                raise EOFError
             data = data[os.write(near, data) :]
 
     def run() -> None:
@@ -46,6 +51,17 @@ def serve(device: Callable[[Read, Write], None]) -> Iterator[str]:
     finally:
         stopped.set()
         os.write(far, b"\x00")  # wakes the reader
-        thread.join(2.0)
+        _end(thread, far)
         os.close(near)
         os.close(far)
+
+
+def _end(thread: threading.Thread, far: int) -> None:
+    """Wait for the device's thread, taking what it still writes: a writer may wait for room."""
+    os.set_blocking(far, False)
+    end = time.monotonic() + _END_SECONDS
+    while thread.is_alive() and time.monotonic() < end:
+        with suppress(BlockingIOError):
+            os.read(far, 1 << 16)
+        thread.join(0.01)
+    assert not thread.is_alive(), "the device's thread goes on; its descriptors would be another's once closed"

@@ -142,6 +142,7 @@ def ppk2(
         yield kit
     finally:
         kit.ended = True
-        thread.join(2)
+        thread.join(30)
+        assert not thread.is_alive(), "the kit's thread goes on; its descriptors would be another's once closed"
         os.close(master)
         os.close(slave)
