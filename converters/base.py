@@ -13,10 +13,14 @@ from bitship.targets import Target
 
 
 class Numerics(enum.Enum):
-    """Whether a package gives the graph's bits, or a vendor's own arithmetic close to them."""
+    """Whether an artifact gives the graph's bits, or a vendor's own arithmetic close to them.
+
+    UNVERIFIED  the vendor says that its hardware computes these bits; nothing here could run it
+    """
 
     EXACT = "exact"
     TOLERANT = "tolerant"
+    UNVERIFIED = "unverified"
 
 
 class Footprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,11 +36,15 @@ class Footprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One runnable thing in a package: its file (relative to the package) and whether it is exact."""
+    """One runnable thing in a package: its file (relative to the package) and whether it is exact.
+
+    placement  of a delegate's artifact: the file that says where each node runs (``bitship.converters.placement``)
+    """
 
     path: str
     role: str
     numerics: Numerics = Numerics.EXACT
+    placement: str = ""
 
 
 class Conversion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

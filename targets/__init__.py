@@ -3,8 +3,10 @@
 from bitship.targets.base import (
     Application,
     ConverterName,
+    Delegate,
     Emulator,
     Memory,
+    Npu,
     Target,
     TargetKind,
     TinyModel,
@@ -15,8 +17,10 @@ from bitship.targets.base import (
 __all__ = [
     "Application",
     "ConverterName",
+    "Delegate",
     "Emulator",
     "Memory",
+    "Npu",
     "Target",
     "TargetKind",
     "TinyModel",

@@ -21,6 +21,7 @@ class TargetKind(enum.Enum):
     MCU = "mcu"
     ANDROID = "android"
     CLOUD = "cloud"
+    NPU = "npu"
 
 
 class ConverterName(enum.Enum):
@@ -29,6 +30,25 @@ class ConverterName(enum.Enum):
     FIRMWARE = "firmware"
     TVM = "tvm"
     EXECUTORCH = "executorch"
+    TOSA = "tosa"
+    ETHOS_U = "ethos-u"
+    TFLITE = "tflite"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    QAI_HUB = "qai-hub"
+
+
+class Delegate(enum.Enum):
+    """A back end of ExecuTorch with arithmetic of its own; the value is its name in packages."""
+
+    XNNPACK = "xnnpack"
+    COREML = "coreml"
+    VULKAN = "vulkan"
+    QNN = "qnn"
+    ETHOS_U = "ethos-u"
+    CORTEX_M = "cortex-m"
+    NEUTRON = "neutron"
+    OPENVINO = "openvino"
 
 
 class Application(enum.Enum):
@@ -144,6 +164,19 @@ class Emulator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: tuple[str, ...] = ()
 
 
+class Npu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A neural accelerator as its vendor's compiler names it.
+
+    accelerator    what the compiler is told: ``ethos-u55-128``, ``imxrt700``, ``rk3588``, ``NPU``
+    system_config  clocks and bandwidths of the system around it, where the compiler wants a name for them
+    memory_mode    where tensors lie, likewise
+    """
+
+    accelerator: str
+    system_config: str = ""
+    memory_mode: str = ""
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A type of device. ``name`` is the folder's name; sizes in bytes; ``memories`` in order of speed.
 
@@ -152,6 +185,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usb       vendor:product ids of the board's own serial port or probe, lower-case hexadecimal
     flashers  what each tool that can flash it needs to know of the type, the best first
     hub_device  a hosted device's name, where the kind is cloud
+    npu       the accelerator that the vendor's compiler lowers for
+    delegates  which of ExecuTorch's delegates get a program of their own beside the exact one
     notes     what a user must know before the first image: wiring, jumpers, limits
     """
 
@@ -175,6 +210,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usb: tuple[str, ...] = ()
     flashers: tuple[FlashTool, ...] = ()
     hub_device: str | None = None
+    npu: Npu | None = None
+    delegates: tuple[Delegate, ...] = ()
     notes: str = ""
 
     @property

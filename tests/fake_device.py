@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bitship.device.base import Conditions, DeviceSession, FigureKind, OpSamples, Samples
+from bitship.device.base import Conditions, DeviceSession, OpSamples, Samples
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.graph import spec
 from bitship.graph.base import Array
 from bitship.package import Package

@@ -14,8 +14,9 @@ from test_package import make
 
 import bitship
 from bitship.converters.base import Footprint, Numerics
-from bitship.device.base import FigureKind, Samples
+from bitship.device.base import Samples
 from bitship.errors import BitsDifferError, DeviceError, FormatError
+from bitship.figures import FigureKind
 from bitship.measuring import LEAST_RUNS, Effort, sample
 from bitship.package import Package
 from bitship.report import Bits, Report, compare, summarize

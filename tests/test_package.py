@@ -18,8 +18,9 @@ from op_cases import CASES
 
 import bitship
 from bitship import report as reports
-from bitship.device.base import FigureKind, Samples
+from bitship.device.base import Samples
 from bitship.errors import BitsDifferError, DeviceError, DoesNotFitError, PackageError, TargetError
+from bitship.figures import FigureKind
 from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.ops import FullyConnected

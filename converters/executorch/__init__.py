@@ -14,8 +14,8 @@ import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint, Numerics
 from bitship.converters.executorch import program, xnnpack
-from bitship.converters.executorch.measure import Difference, Note, measure
 from bitship.converters.executorch.session import ExecutorchSession
+from bitship.converters.measure import Difference, measure
 from bitship.errors import BitshipError
 from bitship.extras import quiet
 from bitship.graph import Graph
@@ -24,6 +24,14 @@ from bitship.targets import Target
 EXACT = "model.pte"
 FAST = "model.xnnpack.pte"
 NOTE = "xnnpack.json"
+
+
+class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``xnnpack.json`` says: the difference, or why there is no such program."""
+
+    delegates: int = 0
+    difference: Difference | None = None
+    skipped: str | None = None
 
 
 class ExecutorchConverter:

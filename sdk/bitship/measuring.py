@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from bitship.device.base import DeviceSession, FigureKind, Samples
+from bitship.device.base import DeviceSession, Samples
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.graph.base import Array
 from bitship.report.summary import summarize
 

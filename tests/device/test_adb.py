@@ -16,10 +16,10 @@ from standins.sshd import free_port
 from tool_install import environment
 
 import bitship
-from bitship.device.base import FigureKind
 from bitship.device.desk import Unit, connect
 from bitship.device.transfer import AdbTransfer
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.package import Package
 from bitship.targets import ConverterName
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitship.device.base import Burst, FigureKind
+from bitship.device.base import Burst
 from bitship.device.energy import integrate, small, window
 from bitship.device.meters import JoulescopeMeter, MonsoonMeter, PowerTrace
 from bitship.errors import DeviceError, MissingDependencyError
+from bitship.figures import FigureKind
 
 
 def trace(watts: Any, rate: float = 1000.0, marker: Any = None, **more: Any) -> PowerTrace:

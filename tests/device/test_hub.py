@@ -12,10 +12,11 @@ from standins.hub_lab import TOKEN, hub, network
 from tool_install import environment
 
 import bitship
-from bitship.device.base import FigureKind, Profiles
+from bitship.device.base import Profiles
 from bitship.device.desk import Unit, connect
 from bitship.device.hub import HubSettings
 from bitship.errors import DeviceError, MissingDependencyError
+from bitship.figures import FigureKind
 from bitship.package import Package
 
 pytest.importorskip("onnxruntime")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from op_builders import I8
 
-from bitship.device.base import FigureKind
 from bitship.device.executor_runner import opened as opened_executor
 from bitship.device.runner import RunnerSession, opened
 from bitship.device.transfer import Completed, LocalTransfer, Transfer
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.graph import Graph, GraphBuilder
 from bitship.graph.ops import Clamp
 

@@ -15,12 +15,13 @@ from small_nets import small_net
 from standins import sshd as standin
 
 import bitship
-from bitship.device.base import Bursts, Conditioned, FigureKind
+from bitship.device.base import Bursts, Conditioned
 from bitship.device.desk import Unit, connect
 from bitship.device.meters.sysfs import SysfsMeter, SysfsSource
 from bitship.device.transfer import SshTransfer
 from bitship.device.transfer.shell import host_name
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.package import Package
 from bitship.targets import ConverterName
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitship.device.base import FigureKind
 from bitship.device.meters.sysfs import SysfsMeter, SysfsSource, parse
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 
 
 def tree(folder: Path, **files: object) -> Path:

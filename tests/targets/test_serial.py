@@ -22,7 +22,7 @@ import bitship
 from bitship import targets
 from bitship.benchmarking import bench, default_device
 from bitship.converters.firmware import FirmwareConverter, build
-from bitship.device.base import Bursts, FigureKind, Looks, Profiles
+from bitship.device.base import Bursts, Looks, Profiles
 from bitship.device.bisect import first_difference
 from bitship.device.board import SerialBoard, emulated
 from bitship.device.board_session import SerialSession
@@ -33,6 +33,7 @@ from bitship.device.desk import Unit, connect
 from bitship.device.qemu import QemuDevice
 from bitship.errors import BitsDifferError, DeviceError, DoesNotFitError, TargetError
 from bitship.exporting import export
+from bitship.figures import FigureKind
 from bitship.graph import Graph, spec
 from bitship.graph.base import Array
 from bitship.package import Package

@@ -4,23 +4,15 @@ A session must run and measure. What else it can do is a protocol of its own (``
 ``Conditioned``): whoever needs it asks with ``isinstance``.
 """
 
-import enum
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from bitship.figures import FigureKind
 from bitship.graph.base import Array
 from bitship.package import Package
-
-
-class FigureKind(enum.Enum):
-    """Where a figure comes from. An emulator's instruction count is never a latency of a board."""
-
-    MEASURED = "measured"
-    SIMULATED = "simulated"
-    ESTIMATED = "estimated"
 
 
 class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 
 from bitship.converters.firmware.serial import Step
-from bitship.device.base import Burst, FigureKind, OpSamples, Samples
+from bitship.device.base import Burst, OpSamples, Samples
 from bitship.device.link import Kind, Line, Link
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.graph import Graph
 from bitship.graph.base import Array, TensorType, as_bytes
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bitship.device.base import FigureKind, Samples
+from bitship.device.base import Samples
 from bitship.device.transfer import Transfer
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.graph import Graph
 from bitship.graph.base import Array, as_bytes
 

@@ -2,47 +2,22 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitship.converters import BACK_ENDS, open_session
 from bitship.converters.base import Session
-from bitship.device.base import Conditions, DeviceSession, FigureKind, Samples
+from bitship.device.base import Conditions, DeviceSession, Samples
 from bitship.device.runner import DEADLINE_SECONDS, opened_package
 from bitship.device.transfer import LocalTransfer
 from bitship.errors import DeviceError
-from bitship.graph import Graph
+from bitship.figures import FigureKind
 from bitship.graph.base import Array
 from bitship.package import Package
-from bitship.targets import ConverterName
-
-
-def _firmware(path: Path, graph: Graph, _: int) -> Session:
-    from bitship.converters.firmware import open_session
-
-    return open_session(path, graph)
-
-
-def _tvm(path: Path, graph: Graph, threads: int) -> Session:
-    from bitship.converters.tvm import open_session
-
-    return open_session(path, graph, threads)
-
-
-def _executorch(path: Path, graph: Graph, _: int) -> Session:
-    from bitship.converters.executorch import open_session
-
-    return open_session(path, graph)
-
 
 RUNNER_ROLE = "runner"  # an executable artifact: it runs as a process of its own, not in this one
-
-OPENERS: dict[ConverterName, Callable[[Path, Graph, int], Session]] = {
-    ConverterName.FIRMWARE: _firmware,
-    ConverterName.TVM: _tvm,
-    ConverterName.EXECUTORCH: _executorch,
-}
 
 
 def processor() -> str:
@@ -99,7 +74,9 @@ class HostDevice:
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         artifact, converter = package.artifact(role), package.manifest.converter
-        if self.threads < 1 or (self.threads > 1 and converter is not ConverterName.TVM):
+        if not BACK_ENDS[converter].opens:
+            raise DeviceError(f"{package.path}: a {converter.value} package does not run here; name a device")
+        if self.threads < 1 or (self.threads > 1 and not BACK_ENDS[converter].threads):
             raise DeviceError(
                 f"{package.path}: a {converter.value} package on {self.threads} threads; tvm packages run on 1 or "
                 "more, others on 1"
@@ -111,7 +88,7 @@ class HostDevice:
             ):
                 yield made
             return
-        session = OPENERS[converter](package.path / artifact.path, package.graph(), self.threads)
+        session = open_session(converter, package.path / artifact.path, package.graph(), self.threads)
         try:
             yield _HostSession(session)
         finally:

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bitship.device.base import DeviceSession, FigureKind, OpSamples, Samples
+from bitship.device.base import DeviceSession, OpSamples, Samples
 from bitship.errors import DeviceError, MissingDependencyError
+from bitship.figures import FigureKind
 from bitship.graph import Graph
 from bitship.graph.base import Array
 from bitship.package import Package

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bitship.device.base import DeviceSession, FigureKind, Samples
+from bitship.device.base import DeviceSession, Samples
 from bitship.errors import DeviceError, MissingDependencyError
+from bitship.figures import FigureKind
 from bitship.graph import Graph
 from bitship.graph.base import Array, TensorType, as_bytes
 from bitship.package import Package

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bitship.device.base import Burst, FigureKind, Samples
+from bitship.device.base import Burst, Samples
 from bitship.device.transfer import Completed, Transfer
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.graph import Graph
 from bitship.graph.base import Array, as_bytes
 from bitship.package import Package

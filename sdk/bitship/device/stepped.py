@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 
 from bitship.converters.firmware.serial import Step
-from bitship.device.base import FigureKind, OpSamples, Samples
+from bitship.device.base import OpSamples, Samples
 from bitship.device.runner import OUTPUT, RunnerSession
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 from bitship.graph.base import Array
 
 STAGE = "stage"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from bitship.device.base import FigureKind
 from bitship.errors import FormatError
+from bitship.figures import FigureKind
 from bitship.report.base import Report
 from bitship.report.summary import Summary, summarize
 

@@ -5,7 +5,8 @@ import statistics
 import msgspec
 import numpy as np
 
-from bitship.device.base import FigureKind, Samples
+from bitship.device.base import Samples
+from bitship.figures import FigureKind
 
 
 class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bitship.device.base import FigureKind
+from bitship.figures import FigureKind
 
 
 @dataclass(frozen=True)

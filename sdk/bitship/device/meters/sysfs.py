@@ -14,10 +14,10 @@ from pathlib import PurePosixPath
 import msgspec
 import numpy as np
 
-from bitship.device.base import FigureKind
 from bitship.device.meters.base import PowerTrace, Recording
 from bitship.device.transfer import Completed, LocalTransfer, Transfer, TransferSettings
 from bitship.errors import DeviceError
+from bitship.figures import FigureKind
 
 _LONGEST_SECONDS = 3600.0
 _SHORT_SECONDS = 30.0

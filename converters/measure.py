@@ -1,24 +1,26 @@
 """How far a tolerant program's bits are from the graph's."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from bitship.converters.base import Session
-from bitship.graph import Graph, spec
+from bitship.graph import Graph
 from bitship.graph.base import Array
 
 INPUTS = 4
 
 
 class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Measured on ``inputs`` random inputs of full range.
+    """Measured on ``inputs`` inputs.
 
     max_lsb         largest difference of one output element
     equal           share of output elements with the same bits
     sqnr_db         signal (outputs about their mean) to difference; None when no element differs
     top1_agreement  share of rows of the first output whose largest element is at the same place
+    source          what the inputs were: ``random`` ones of the whole range, or a name of real data
     """
 
     inputs: int
@@ -26,14 +28,7 @@ class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     equal: float
     sqnr_db: float | None
     top1_agreement: float
-
-
-class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``xnnpack.json`` says: the difference, or why there is no such program."""
-
-    delegates: int = 0
-    difference: Difference | None = None
-    skipped: str | None = None
+    source: str = "random"
 
 
 def random_inputs(graph: Graph, count: int, seed: int = 0) -> list[tuple[Array, ...]]:
@@ -46,21 +41,28 @@ def random_inputs(graph: Graph, count: int, seed: int = 0) -> list[tuple[Array, 
     return [tuple(draw(p.type.dtype, p.type.shape) for p in graph.inputs) for _ in range(count)]
 
 
-def measure(graph: Graph, session: Session, count: int = INPUTS) -> Difference:
-    """Run both on random inputs and compare every output."""
+def measure(
+    graph: Graph, session: Session, rows: Sequence[tuple[Array, ...]] | None = None, source: str = "random"
+) -> Difference:
+    """Run a session and the graph on the same inputs and compare every output.
+
+    rows  inputs, one tuple each; a few random ones of the whole range when None. ``source`` names them
+    """
+    rows = random_inputs(graph, INPUTS) if rows is None else rows
     errors, signals, same_top = [], [], []
-    for inputs in random_inputs(graph, count):
-        pairs = list(zip(session.run(*inputs), spec.run(graph, *inputs), strict=True))
+    for inputs in rows:
+        pairs = list(zip(session.run(*inputs), graph.run(*inputs), strict=True))
         errors.append(np.concatenate([found.ravel().astype(np.int64) - wanted.ravel() for found, wanted in pairs]))
         signals.append(np.concatenate([wanted.ravel().astype(np.float64) for _, wanted in pairs]))
-        rows = [side.reshape(-1, side.shape[-1] if side.shape else 1).argmax(axis=1) for side in pairs[0]]
-        same_top.append(float((rows[0] == rows[1]).mean()))
+        sides = [side.reshape(-1, side.shape[-1] if side.shape else 1).argmax(axis=1) for side in pairs[0]]
+        same_top.append(float((sides[0] == sides[1]).mean()))
     error, signal = np.concatenate(errors), np.concatenate(signals)
     noise, power = float((error**2).sum()), float(((signal - signal.mean()) ** 2).sum())
     return Difference(
-        inputs=count,
+        inputs=len(rows),
         max_lsb=int(np.abs(error).max()),
         equal=round(float((error == 0).mean()), 6),
         sqnr_db=round(float(10 * np.log10(power / noise)), 2) if noise and power else None,
         top1_agreement=round(float(np.mean(same_top)), 6),
+        source=source,
     )

@@ -1,0 +1,120 @@
+"""Where a delegate runs each node, what that is estimated to cost, and how far its bits are from the graph's."""
+
+import enum
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bitship.converters.measure import Difference
+from bitship.errors import PackageError
+from bitship.figures import FigureKind
+from bitship.graph import Graph, Node
+
+SUFFIX = ".placement.json"
+
+
+class Place(enum.Enum):
+    """Who computes a node: the delegate's hardware or library, the CPU beside it, or nobody (it was folded away)."""
+
+    DELEGATE = "delegate"
+    CPU = "cpu"
+    FOLDED = "folded"
+
+
+class Placed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One node of the graph: the tensor it makes, its op, its multiply-accumulates, where it runs and why there.
+
+    reason  for a node that fell back to the CPU: what the delegate refuses in it, and the rewrite that was tried
+    """
+
+    node: str
+    op: str
+    macs: int
+    place: Place
+    reason: str = ""
+
+
+class CostFigure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One figure of a vendor's tool: what, how much, in which unit, and where it comes from."""
+
+    name: str
+    value: float
+    unit: str
+    kind: FigureKind = FigureKind.ESTIMATED
+
+
+class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a delegate makes of a graph.
+
+    delegate    its name with the configuration: ``ethos-u55-128``, ``xnnpack``
+    nodes       every node of the graph, in order
+    parts       how many separate pieces the delegate got; each costs a hand-over
+    figures     estimates of the vendor's compiler, each marked
+    difference  measured against the exact graph, where the delegate runs on the machine that converts
+    untested    why nothing was measured, where nothing was
+    """
+
+    delegate: str
+    nodes: tuple[Placed, ...]
+    parts: int = 0
+    figures: tuple[CostFigure, ...] = ()
+    difference: Difference | None = None
+    untested: str = ""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the whole graph."""
+        return sum(n.macs for n in self.nodes)
+
+    @property
+    def delegated_macs(self) -> int:
+        """Multiply-accumulates that the delegate computes."""
+        return sum(n.macs for n in self.nodes if n.place is Place.DELEGATE)
+
+    @property
+    def share(self) -> float:
+        """The delegate's share of the multiply-accumulates, 0 to 1; of the nodes where there are none to count."""
+        if self.macs:
+            return self.delegated_macs / self.macs
+        counted = [n for n in self.nodes if n.place is not Place.FOLDED]
+        return sum(n.place is Place.DELEGATE for n in counted) / len(counted) if counted else 0.0
+
+    @property
+    def fallbacks(self) -> tuple[Placed, ...]:
+        """The nodes that the CPU computes."""
+        return tuple(n for n in self.nodes if n.place is Place.CPU)
+
+
+def placed(graph: Graph, node: Node, place: Place, reason: str = "") -> Placed:
+    """Return the record of one node of the graph."""
+    return Placed(node.output, node.op.name, graph.node_macs(node), place, reason)
+
+
+def everywhere(graph: Graph, place: Place) -> tuple[Placed, ...]:
+    """Return the record of a graph that runs in one place as a whole."""
+    return tuple(placed(graph, node, place) for node in graph.nodes)
+
+
+def write(path: Path, placement: Placement) -> str:
+    """Write it beside an artifact (``model.pte`` gives ``model.pte.placement.json``); return the file's name."""
+    target = path.with_name(path.name + SUFFIX)
+    target.write_bytes(msgspec.json.format(msgspec.json.encode(placement), indent=2) + b"\n")
+    return target.name
+
+
+def read(path: Path) -> Placement:
+    """Read what ``write`` wrote; PackageError when it is missing or damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Placement)
+    except OSError as e:
+        raise PackageError(f"{path}: {e.strerror}; export the package again") from None
+    except msgspec.MsgspecError as e:
+        raise PackageError(f"{path}: damaged: {e}; export the package again") from None
+
+
+def share_text(placements: Sequence[Placement]) -> str:
+    """Return a line for people: each delegate, its share of the multiply-accumulates, its fallbacks."""
+    return "; ".join(
+        f"{p.delegate}: {p.share:.2%} of the MACs, {len(p.fallbacks)} fallbacks, {p.parts} parts" for p in placements
+    )
