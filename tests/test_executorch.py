@@ -102,7 +102,6 @@ def test_what_a_delegate_leaves_is_named_with_the_op_it_refuses(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("table_int16", "int8"),
         ("conv_weight_zero_point", "zero point 0"),
         ("conv_int16_in", "int8"),
         ("shift_right", "int8"),

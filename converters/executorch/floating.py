@@ -274,7 +274,7 @@ def _norm(k: Builder, node: Node, x: Any) -> Any:
 
     op, rows = node.op, _rows(x)
     assert isinstance(op, LayerNorm | RmsNorm)
-    epsilon = op.epsilon * (k.reals[node.inputs[0]].scale / rows.shape[-1]) ** 2
+    epsilon = max(op.epsilon, 1) * (k.reals[node.inputs[0]].scale / rows.shape[-1]) ** 2
     gain, bias = k.get(f"{node.output}_g"), k.get(f"{node.output}_b")
     shape = (rows.shape[-1],)
     if isinstance(op, LayerNorm):
