@@ -31,6 +31,7 @@ class BackEnd:
 BACK_ENDS: dict[ConverterName, BackEnd] = {
     ConverterName.FIRMWARE: BackEnd("bitship.converters.firmware", "FirmwareConverter"),
     ConverterName.TVM: BackEnd("bitship.converters.tvm", "TvmConverter", threads=True),
+    ConverterName.TFLITE: BackEnd("bitship.converters.tflite", "TfliteConverter"),
     ConverterName.EXECUTORCH: BackEnd("bitship.converters.executorch", "ExecutorchConverter"),
 }
 
