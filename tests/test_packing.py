@@ -13,6 +13,7 @@ from bitship.graph.base import Array
 from bitship.graph.ops import FullyConnected
 from bitship.graph.packing import Packing, fits, nibbles, pack, packed_bytes, split, unpack
 from bitship.passes.int4 import packed, unpacked
+from bitship.quantization.narrowing import narrowed
 from bitship.quantization.planned import quantize_weights
 
 
@@ -128,3 +129,20 @@ def test_groups_lose_less() -> None:
 def test_dropping_a_constant_drops_its_packing() -> None:
     graph = layer(grouped(4, 64, 32), Packing(32))
     assert dataclasses.replace(graph, constants={"bias": graph.constants["bias"]}).packing == {}
+
+
+@pytest.mark.parametrize("group", [0, 32])
+def test_int8_weights_round_to_four_bits(group: int) -> None:
+    graph, feeds = CASES["conv_1x1_wide"]()
+    found = narrowed(graph, group)
+    assert found.packing == {graph.nodes[0].inputs[1]: Packing(group)}
+    assert found.constant_bytes < 0.65 * graph.constant_bytes
+    (mine,), (wanted,) = spec.run(found, *feeds[0]), spec.run(graph, *feeds[0])
+    error = np.abs(mine.astype(int) - wanted).mean()
+    assert 0 < error < 12
+    assert narrowed(found, group).digest == found.digest
+    depthwise, rows = CASES["dw_3x3"]()
+    assert narrowed(depthwise, depthwise=False) == depthwise
+    small = narrowed(depthwise)
+    assert len(small.packing) == 1
+    assert np.abs(spec.run(small, *rows[0])[0].astype(int) - spec.run(depthwise, *rows[0])[0]).mean() < 20
