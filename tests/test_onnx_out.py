@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from merged_cases import ALL_CASES
 from op_cases import CASES
 from random_nets import mobilenet_v2
 
+from bitship.converters import placement
 from bitship.converters.base import Numerics
-from bitship.converters.onnx import FILE, OnnxConverter, open_session
+from bitship.converters.onnx import FILE, NOTE, QDQ, Note, OnnxConverter, open_session, write_qdq
 from bitship.errors import FormatError, GraphError
 from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
@@ -78,3 +80,81 @@ def test_a_damaged_model_is_a_format_error(tmp_path: Path) -> None:
         open_session(tmp_path / FILE, graph)
     with pytest.raises(FormatError, match="No such file"):
         open_session(tmp_path / "absent.onnx", graph)
+
+
+FLOAT_FORMS = [
+    "conv_3x3_s2_rgb",
+    "conv_grouped",
+    "conv_5x3_dilated",
+    "conv_weight_zero_point",
+    "dw_multiplier",
+    "dw_3x3_s2",
+    "fc",
+    "matmul",
+    "add_single",
+    "sub_tflite",
+    "add_broadcast",
+    "mul",
+    "max_pool_clamped",
+    "avg_pool",
+    "reduce_sum_mean",
+    "reduce_max",
+    "pad",
+    "slice_strided",
+    "rescale_int8",
+    "softmax",
+    "table_int8",
+    "concat_last",
+    "resize_nearest",
+    "transpose_nhwc_nchw",
+    "reshape",
+    "clamp",
+]
+
+
+@pytest.mark.parametrize("name", FLOAT_FORMS)
+def test_the_qdq_form_of_an_op_is_within_one_step(name: str, tmp_path: Path) -> None:
+    graph, feeds = CASES[name]()
+    artifact = write_qdq(graph, tmp_path)
+    assert artifact.numerics is Numerics.TOLERANT
+    session = open_session(tmp_path / QDQ, graph)
+    for inputs in feeds:
+        found = session.run(*inputs)[0]
+        assert np.abs(found.astype(int) - spec.run(graph, *inputs)[0]).max() <= 1
+
+
+def test_the_qdq_model_is_int8_marked_tolerant_and_measured(tmp_path: Path) -> None:
+    import onnx
+
+    graph = mobilenet_v2(32, 0.25, 10, blocks=3)
+    conversion = OnnxConverter().convert(graph, TARGET, tmp_path)
+    assert [a.numerics for a in conversion.artifacts] == [Numerics.EXACT, Numerics.TOLERANT]
+    found = placement.read(tmp_path / conversion.artifacts[1].placement)
+    assert found.delegate == "onnxruntime-qdq"
+    assert found.share == 1.0
+    assert found.difference is not None
+    assert found.difference.max_lsb <= 4
+    model = onnx.load(tmp_path / QDQ)
+    onnx.checker.check_model(model, full_check=True)
+    made_by = {o: n for n in model.graph.node for o in n.output}
+    constants = {t.name: t.data_type for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            read = [made_by[i] for i in node.input]
+            assert {n.op_type for n in read} == {"DequantizeLinear"}
+            assert [constants.get(n.input[0]) for n in read[1:]] == [onnx.TensorProto.INT8, onnx.TensorProto.INT32]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("conv_int16_in", "int8"),
+        ("argmax_last", "argmax has no float form"),
+        ("mul_channels", "rescaled per channel"),
+    ],
+)
+def test_without_a_qdq_model_the_conversion_says_why(name: str, reason: str, tmp_path: Path) -> None:
+    graph, _ = CASES[name]()
+    conversion = OnnxConverter().convert(graph, TARGET, tmp_path)
+    assert conversion.files == (FILE, NOTE)
+    assert reason in msgspec.json.decode((tmp_path / NOTE).read_bytes(), type=Note).skipped

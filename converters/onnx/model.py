@@ -8,18 +8,22 @@ from bitship.extras import require
 from bitship.graph import DType, Graph
 from bitship.graph.base import Array
 
-OPSET = 21
-IR_VERSION = 10
+OPSET = 18
+IR_VERSION = 8
 LARGEST = (1 << 31) - (1 << 20)
 
 
 class ModelBuilder:
-    """Collects what ``encode`` writes; equal initializers are the machine's business."""
+    """Collects what ``encode`` writes; equal initializers are the caller's business.
+
+    scope  what the names of nodes begin with: compilers report their work under these names
+    """
 
     def __init__(self) -> None:
         self.onnx: Any = require("onnx", "onnx", "onnx converter")
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
+        self.scope = "n"
 
     def type_of(self, dtype: DType) -> int:
         """Return ONNX's number of a dtype."""
@@ -35,7 +39,7 @@ class ModelBuilder:
         """Append a node and return its result's name."""
         name = result or f"t{len(self.nodes)}"
         self.nodes.append(
-            self.onnx.helper.make_node(op, list(inputs), [name], name=f"n{len(self.nodes)}", **attributes)
+            self.onnx.helper.make_node(op, list(inputs), [name], name=f"{self.scope}.{len(self.nodes)}", **attributes)
         )
         return name
 
