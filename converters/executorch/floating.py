@@ -367,14 +367,15 @@ def _evaluate(k: Builder, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _check(graph: Graph) -> None:
-    if any(p.type.dtype is not DType.INT8 for p in graph.inputs):
-        raise UnsupportedError("its inputs must be int8")
+    allowed = (DType.INT8, DType.UINT8, DType.INT16)
+    if any(p.type.dtype not in allowed for p in (*graph.inputs, *graph.outputs)):
+        raise UnsupportedError("its inputs and outputs must be int8, uint8 or int16")
     if any(p.name in graph.constants for p in graph.outputs):
         raise UnsupportedError("its outputs must be computed")
 
 
 def build_module(graph: Graph) -> Any:
-    """Return the graph as a torch.nn.Module of (dequantize, float op, quantize): int8 in, the graph's dtypes out.
+    """Return the graph as a torch.nn.Module of (dequantize, float op, quantize): the graph's dtypes in and out.
 
     Raises UnsupportedError where the graph has no float form (shifts, casts, I-ViT's own ops, tables of int16).
     """
