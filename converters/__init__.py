@@ -33,6 +33,7 @@ BACK_ENDS: dict[ConverterName, BackEnd] = {
     ConverterName.TVM: BackEnd("bitship.converters.tvm", "TvmConverter", threads=True),
     ConverterName.EXECUTORCH: BackEnd("bitship.converters.executorch", "ExecutorchConverter"),
     ConverterName.TOSA: BackEnd("bitship.converters.tosa", "TosaConverter"),
+    ConverterName.ETHOS_U: BackEnd("bitship.converters.ethosu", "EthosUConverter"),
 }
 
 
