@@ -35,6 +35,7 @@ BACK_ENDS: dict[ConverterName, BackEnd] = {
     ConverterName.ONNX: BackEnd("bitship.converters.onnx", "OnnxConverter"),
     ConverterName.EXECUTORCH: BackEnd("bitship.converters.executorch", "ExecutorchConverter"),
     ConverterName.TOSA: BackEnd("bitship.converters.tosa", "TosaConverter"),
+    ConverterName.ETHOS_U: BackEnd("bitship.converters.ethosu", "EthosUConverter"),
 }
 
 
