@@ -1,6 +1,8 @@
 """TFLite: the graph as a ``.tflite`` of integer operators whose bits are the graph's under LiteRT's reference kernels.
 
-    model.tflite  one operator for one node where real scales give its multipliers, integer primitives elsewhere
+    model.tflite                 one operator for one node where real scales give its multipliers, integer primitives
+                                 elsewhere
+    model.tflite.placement.json  which nodes are one operator
 
 LiteRT: https://ai.google.dev/edge/litert.
 """
@@ -8,13 +10,17 @@ LiteRT: https://ai.google.dev/edge/litert.
 from importlib.metadata import version
 from pathlib import Path
 
+from bitship.converters import placement
 from bitship.converters.base import Artifact, Conversion, Footprint, Numerics
-from bitship.converters.tflite.lower import lower
+from bitship.converters.placement import Place, Placement, placed
+from bitship.converters.tflite.lower import Lowered, lower
 from bitship.converters.tflite.session import LiteRtSession
 from bitship.graph import Graph
 from bitship.targets import Target
 
 FILE = "model.tflite"
+_NO_SCALES = "no float32 scales give its bits; one operator would give others, so it is several integer operators"
+_NO_COMPILER = "the vendor's compiler makes its own file of model.tflite; it was not run here"
 
 
 class TfliteConverter:
@@ -22,15 +28,26 @@ class TfliteConverter:
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write the file below ``out``; UnsupportedError names a node without an exact form."""
-        data = lower(graph).data
+        lowered = lower(graph)
         out.mkdir(parents=True, exist_ok=True)
-        (out / FILE).write_bytes(data)
+        (out / FILE).write_bytes(lowered.data)
+        note = placement.write(out / FILE, _placement(graph, lowered, target))
         return Conversion(
-            files=(FILE,),
-            artifacts=(Artifact(FILE, "tflite", Numerics.EXACT),),
+            files=(FILE, note),
+            artifacts=(Artifact(FILE, "tflite", Numerics.EXACT, note),),
             footprint=Footprint(graph.constant_bytes, largest_live_bytes(graph)),
             tools={"ai-edge-litert": version("ai-edge-litert")},
         )
+
+
+def _placement(graph: Graph, lowered: Lowered, target: Target) -> Placement:
+    """Say which nodes are one operator with scales, as vendors' compilers map them; the others are left to a CPU."""
+    nodes = tuple(
+        placed(graph, n, Place.DELEGATE) if n.output in lowered.native else placed(graph, n, Place.CPU, _NO_SCALES)
+        for n in graph.nodes
+    )
+    name = target.npu.accelerator if target is not None and target.npu is not None else "tflite-operators"
+    return Placement(name, nodes, untested="" if target is None or target.npu is None else _NO_COMPILER)
 
 
 def largest_live_bytes(graph: Graph) -> int:
