@@ -36,6 +36,7 @@ BACK_ENDS: dict[ConverterName, BackEnd] = {
     ConverterName.OPENVINO: BackEnd("bitship.converters.openvino", "OpenvinoConverter"),
     ConverterName.QAI_HUB: BackEnd("bitship.converters.qai_hub", "QaiHubConverter", opens=False),
     ConverterName.EXECUTORCH: BackEnd("bitship.converters.executorch", "ExecutorchConverter"),
+    ConverterName.TOSA: BackEnd("bitship.converters.tosa", "TosaConverter"),
 }
 
 
