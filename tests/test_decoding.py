@@ -136,7 +136,7 @@ def test_executorch_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_pat
     from bitship.converters.executorch import EXACT, ExecutorchConverter, open_session
 
     target = Target("any", "any", TargetKind.LINUX, "any", (ConverterName.EXECUTORCH,))
-    ExecutorchConverter(delegate=False).convert(graph, target, tmp_path)
+    ExecutorchConverter(delegates=()).convert(graph, target, tmp_path)
     session = open_session(tmp_path / EXACT, graph)
     assert same(decode(graph, session, PROMPT, COUNT), wanted)
     session.close()
@@ -168,4 +168,4 @@ def test_what_cannot_be_decoded_is_refused(graph: Graph) -> None:
         step_graph(made()[0], {})
     for wrong in ({"layers": "cXA"}, {"heads": 5}, {"kv_heads": 3}, {"kernel": 1}, {"dim": 4, "heads": 4}):
         with pytest.raises(UnsupportedError, match="language backbone"):
-            BackboneConfig(**wrong)  # type: ignore[arg-type]
+            BackboneConfig(**wrong)
