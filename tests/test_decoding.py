@@ -131,6 +131,7 @@ def test_the_shared_library_gives_the_same_tokens(graph: Graph, wanted: Decoded,
     session.close()
 
 
+@pytest.mark.slow
 def test_executorch_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_path: Path) -> None:
     pytest.importorskip("executorch")
     from bitship.converters.executorch import EXACT, ExecutorchConverter, open_session
@@ -142,6 +143,7 @@ def test_executorch_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_pat
     session.close()
 
 
+@pytest.mark.slow
 def test_emulated_aarch64_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_path: Path) -> None:
     pytest.importorskip("tvm")
     target = targets.load("linux-aarch64-dotprod")
@@ -168,4 +170,4 @@ def test_what_cannot_be_decoded_is_refused(graph: Graph) -> None:
         step_graph(made()[0], {})
     for wrong in ({"layers": "cXA"}, {"heads": 5}, {"kv_heads": 3}, {"kernel": 1}, {"dim": 4, "heads": 4}):
         with pytest.raises(UnsupportedError, match="language backbone"):
-            BackboneConfig(**wrong)  # type: ignore[arg-type]
+            BackboneConfig(**wrong)
