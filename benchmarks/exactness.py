@@ -2,13 +2,14 @@
 
 python -m benchmarks.exactness --data FOLDER [--inputs 100] [--device-inputs 5] [--only NAME] [--json FILE]
 python -m benchmarks.exactness --suite transformers
+python -m benchmarks.exactness [--suite transformers] --with tosa
 """
 
 import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,7 +85,27 @@ SUITES = {
 }
 
 
-def cells(model: RealModel, folder: Path, count: int, few: int, only: set[str]) -> Iterator[Cell]:
+class Extra(msgspec.Struct, frozen=True):
+    """A column that --with turns on: a converter's package on this machine, and inputs a model at most.
+
+    tflite, transformers  how many inputs a model of that suite gets; a large transformer gets as many as ExecuTorch
+    """
+
+    column: str
+    converter: ConverterName
+    tflite: int
+    transformers: int
+    target: str = "host"
+
+
+EXTRAS: dict[str, Extra] = {
+    "tosa": Extra("TOSA reference", ConverterName.TOSA, 5, 5),
+}
+
+
+def cells(
+    model: RealModel, folder: Path, count: int, few: int, only: set[str], extras: Sequence[Extra] = ()
+) -> Iterator[Cell]:
     """Yield one cell per back end for a model."""
     path = folder / model.path
     graph = load(path, model.outputs)
@@ -99,6 +120,11 @@ def cells(model: RealModel, folder: Path, count: int, few: int, only: set[str]) 
             lambda t=target, c=converter: open_package(graph, t, c, rows),  # type: ignore[misc]
             count if on_host else min(few, count),
         )
+    for extra in extras:
+        opened[extra.column] = (
+            lambda e=extra: open_package(graph, e.target, e.converter, rows),  # type: ignore[misc]
+            min(extra.tflite, count),
+        )
     for name, (opener, n) in opened.items():
         if only and name not in only:
             continue
@@ -108,17 +134,20 @@ def cells(model: RealModel, folder: Path, count: int, few: int, only: set[str]) 
         yield cell
 
 
-def subject_cells(subject: Subject, only: set[str]) -> Iterator[Cell]:
+def subject_cells(subject: Subject, only: set[str], extras: Sequence[Extra] = ()) -> Iterator[Cell]:
     """Yield one cell per back end for a transformer."""
     rows = subject.rows()
     wanted = [spec.run(subject.graph, *row) for row in rows]
+    counts = subject.counts | {x.column: min(x.transformers, subject.counts["ExecuTorch"]) for x in extras}
     opened: dict[str, Callable[[], object]] = {"host C": lambda: open_host_c(subject.graph)}
     for name, target, converter, _ in BACKENDS:
         opened[name] = lambda t=target, c=converter: open_package(subject.graph, t, c, rows)  # type: ignore[misc]
-    for name in SUITES["transformers"]:
+    for extra in extras:
+        opened[extra.column] = lambda e=extra: open_package(subject.graph, e.target, e.converter, rows)  # type: ignore[misc]
+    for name in [*SUITES["transformers"], *(x.column for x in extras)]:
         if only and name not in only:
             continue
-        n = subject.counts.get(name, 0)
+        n = counts.get(name, 0)
         start = time.monotonic()
         cell = Cell(subject.name, name, why_not=NOT_APPLICABLE)
         if n:
@@ -152,22 +181,31 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="the folder of real models; BITSHIP_DATA when not given")
     parser.add_argument("--inputs", type=int, default=100, help="inputs a model on this machine")
     parser.add_argument("--device-inputs", type=int, default=5, help="inputs a model on emulated devices")
-    parser.add_argument("--only", action="append", default=[], choices=COLUMNS, help="one back end; may be repeated")
+    every = [*COLUMNS, *(x.column for x in EXTRAS.values())]
+    parser.add_argument("--only", action="append", default=[], choices=every, help="one back end; may be repeated")
+    parser.add_argument("--with", dest="extras", default="", help=f"further columns: {','.join(EXTRAS)}")
     parser.add_argument("--model", action="append", default=[], help="part of a model's name; may be repeated")
     parser.add_argument("--json", type=Path, help="write the cells here")
     parser.add_argument("--suite", choices=list(SUITES), default="tflite")
     args = parser.parse_args()
 
+    asked = [n for n in args.extras.split(",") if n]
+    if unknown := [n for n in asked if n not in EXTRAS]:
+        parser.error(f"--with {unknown[0]}: allowed: {', '.join(EXTRAS)}")
+    extras = [EXTRAS[n] for n in asked]
+
     def wanted(name: str) -> bool:
         return not args.model or any(part in name for part in args.model)
 
     if args.suite == "transformers":
-        found = [c for s in subjects(wanted) for c in subject_cells(s, set(args.only))]
+        found = [c for s in subjects(wanted) for c in subject_cells(s, set(args.only), extras)]
     else:
         folder = data_folder(args.data)
         models = [m for m in MODELS if wanted(m.name)]
-        found = [c for m in models for c in cells(m, folder, args.inputs, args.device_inputs, set(args.only))]
-    columns = [c for c in SUITES[args.suite] if not args.only or c in args.only]
+        only = set(args.only)
+        found = [c for m in models for c in cells(m, folder, args.inputs, args.device_inputs, only, extras)]
+    shown = [*SUITES[args.suite], *(x.column for x in extras)]
+    columns = [c for c in shown if not args.only or c in args.only]
     names = list(dict.fromkeys(c.model for c in found))
     rows = [[n, *(next(c.text for c in found if (c.model, c.backend) == (n, b)) for b in columns)] for n in names]
     table("bits equal to the specification (inputs compared)", ["model", *columns], rows, left=9)

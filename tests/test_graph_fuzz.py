@@ -73,7 +73,7 @@ def firmware(graph: Graph, out: Path) -> Session:
 
 def executorch(graph: Graph, out: Path) -> Session:
     target = Target("any", "any", TargetKind.LINUX, "any", (ConverterName.EXECUTORCH,))
-    ExecutorchConverter(delegate=False).convert(graph, target, out)
+    ExecutorchConverter(delegates=()).convert(graph, target, out)
     return open_pte(out / EXACT, graph)
 
 

@@ -214,6 +214,10 @@ static const int8_t *finish(const struct bitship_mve_taps *t, const int8_t *m, c
     return m + 128;
 }
 
+static const int8_t *found(const struct bitship_mve_taps *t, int32_t offset) {
+    return offset == BITSHIP_MVE_OUTSIDE ? t->outside : t->base + offset;
+}
+
 /* One pixel; `counted`: the taps come in runs. A run's products must fit int16 together. */
 static void pixel(const struct bitship_mve_taps *t, int32_t taps, int counted, int8_t *out) {
     const int8_t *w = t->stream;
@@ -230,7 +234,7 @@ static void pixel(const struct bitship_mve_taps *t, int32_t taps, int counted, i
             int32_t run = counted ? word(w) : 2 < taps - i ? 2 : taps - i;
             int16_t products[16] = {0};
             for (w += counted ? 4 : 0; run > 0; run--, i++, w += 16) {
-                const int8_t *tap = counted ? t->base + t->offset[i] : t->tap[i];
+                const int8_t *tap = counted ? found(t, t->offset[i]) : t->tap[i];
                 for (int c = 0; c < n; c++) {
                     products[c] = (int16_t)(products[c] + tap[first + c] * w[c]);
                 }

@@ -25,7 +25,11 @@ struct bitship_mve_taps {
     const int32_t *offset; /* 72: other kernels: where each tap's channels begin, counted from base */
     const int32_t *end;    /* 76: behind the last */
     const int8_t *base;    /* 80 */
+#if !BITSHIP_MVE
+    const int8_t *outside; /* the zero points, for a tap of the offset BITSHIP_MVE_OUTSIDE */
+#endif
 };
+#define BITSHIP_MVE_OUTSIDE INT32_MIN
 
 /* 3x3: `pixels` output pixels side by side. */
 void bitship_mve_taps_3x3(struct bitship_mve_taps *t);

@@ -53,6 +53,19 @@ static void find_3x3(const struct row *r, const int8_t *line, int32_t c, const i
     }
 }
 
+/* Where a tap lies, counted from base. The zero points are in another array: only where addresses have 32
+ * bits is the way there a number of 32 bits. */
+static inline int32_t offset_of(const struct row *r, const struct bitship_mve_taps *t, const int8_t *from) {
+#if !BITSHIP_MVE
+    if (from == r->zero_points) {
+        return BITSHIP_MVE_OUTSIDE;
+    }
+#else
+    (void)r;
+#endif
+    return (int32_t)(from - t->base);
+}
+
 /* One pixel, some of its taps in the padding. */
 static void edge(const struct row *r, struct bitship_mve_taps *t, int32_t x) {
     const struct bitship_mve_window *p = r->p;
@@ -78,7 +91,7 @@ static void edge(const struct row *r, struct bitship_mve_taps *t, int32_t x) {
             if (nine) {
                 t->tap[at] = from;
             } else {
-                r->offset[at] = (int32_t)(from - t->base);
+                r->offset[at] = offset_of(r, t, from);
             }
         }
     }
@@ -216,6 +229,9 @@ int bitship_mve_depthwise_conv2d(const struct bitship_mve_window *p, const int8_
                     .first = (p->pad_left + p->stride_w - 1) / p->stride_w,
                     .last = fit < p->out_w ? fit : p->out_w,
                     .offset = (int32_t *)(void *)(zero_points + (p->in_c + 15) / 16 * 16)};
+#if !BITSHIP_MVE
+    t.outside = zero_points;
+#endif
     (void)scratch_bytes;
     t.rounding |= t.clamp != NULL ? 8 : 0;
     t.offset = r.offset;
