@@ -84,7 +84,7 @@ def executorch(graph: Graph) -> Iterator[Runs]:
     from bitship.converters.executorch import EXACT, ExecutorchConverter, open_session
 
     with tempfile.TemporaryDirectory() as folder:
-        ExecutorchConverter(delegate=False).convert(graph, targets.load("linux-aarch64"), Path(folder))
+        ExecutorchConverter(delegates=()).convert(graph, targets.load("linux-aarch64"), Path(folder))
         yield open_session(Path(folder) / EXACT, graph)
 
 

@@ -31,7 +31,7 @@ COUNT = 24  # four windows
 def made(config: BackboneConfig = CONFIG, recipe: StepRecipe | None = None) -> tuple[Any, Graph]:
     from bitship.models.npu.backbone import Backbone, largest
 
-    module = Backbone(config, 3).eval()
+    module = Backbone(config, 7).eval()
     r = np.random.default_rng(0)
     prompts = [torch.from_numpy(r.integers(0, config.vocabulary, 40)) for _ in range(4)]
     return module, step_graph(module, largest(module, prompts), recipe)
@@ -137,7 +137,7 @@ def test_executorch_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_pat
     from bitship.converters.executorch import EXACT, ExecutorchConverter, open_session
 
     target = Target("any", "any", TargetKind.LINUX, "any", (ConverterName.EXECUTORCH,))
-    ExecutorchConverter(delegate=False).convert(graph, target, tmp_path)
+    ExecutorchConverter(delegates=()).convert(graph, target, tmp_path)
     session = open_session(tmp_path / EXACT, graph)
     assert same(decode(graph, session, PROMPT, COUNT), wanted)
     session.close()
