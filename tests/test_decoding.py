@@ -119,6 +119,7 @@ def test_int8_and_int16_ends_of_the_states_are_kept() -> None:
     assert (a[keys + 1][:, :, :-1] == -128).all()
 
 
+@pytest.mark.slow
 def test_the_shared_library_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_path: Path) -> None:
     pytest.importorskip("tvm")
     if shutil.which("cc") is None:
