@@ -183,14 +183,8 @@ def _run(
 
 
 def _reason(package: Package, column: Column) -> str:
-    from bitship.converters.executorch import SKIPPED, Skipped
-
-    path = package.path / SKIPPED
-    if path.is_file():
-        for skipped in msgspec.json.decode(path.read_bytes(), type=tuple[Skipped, ...]):
-            if skipped.delegate == column.role:
-                return skipped.reason
-    return f"no artifact of role '{column.role}'"
+    reasons = [s.reason for s in placement.read_skipped(package.path) if s.delegate == column.role]
+    return reasons[0] if reasons else f"no artifact of role '{column.role}'"
 
 
 def cells(data: Path, count: int, wanted: set[str], delegates: set[str]) -> Iterator[Cell]:
