@@ -35,7 +35,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def _constants(graph: Graph) -> int:
-    return sum(value.nbytes for value in graph.constants.values())
+    return graph.constant_bytes
 
 
 def _graphs(name: str, train: Any) -> Iterator[tuple[str, str, Graph]]:

@@ -31,6 +31,10 @@ class BackEnd:
 BACK_ENDS: dict[ConverterName, BackEnd] = {
     ConverterName.FIRMWARE: BackEnd("bitship.converters.firmware", "FirmwareConverter"),
     ConverterName.TVM: BackEnd("bitship.converters.tvm", "TvmConverter", threads=True),
+    ConverterName.TFLITE: BackEnd("bitship.converters.tflite", "TfliteConverter"),
+    ConverterName.ONNX: BackEnd("bitship.converters.onnx", "OnnxConverter"),
+    ConverterName.OPENVINO: BackEnd("bitship.converters.openvino", "OpenvinoConverter"),
+    ConverterName.QAI_HUB: BackEnd("bitship.converters.qai_hub", "QaiHubConverter", opens=False),
     ConverterName.EXECUTORCH: BackEnd("bitship.converters.executorch", "ExecutorchConverter"),
     ConverterName.TOSA: BackEnd("bitship.converters.tosa", "TosaConverter"),
     ConverterName.ETHOS_U: BackEnd("bitship.converters.ethosu", "EthosUConverter"),

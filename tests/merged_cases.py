@@ -26,6 +26,7 @@ def _renamed(graph: Graph, prefix: str) -> Graph:
         outputs=ports(graph.outputs),
         nodes=tuple(Node(n.op, tuple(f"{prefix}.{i}" for i in n.inputs), f"{prefix}.{n.output}") for n in graph.nodes),
         constants={f"{prefix}.{k}": v for k, v in graph.constants.items()},
+        packing={f"{prefix}.{k}": v for k, v in graph.packing.items()},
     )
 
 
@@ -45,6 +46,7 @@ def join(made: Mapping[str, Case]) -> Case:
             outputs=whole.outputs + part.outputs,
             nodes=whole.nodes + part.nodes,
             constants={**whole.constants, **part.constants},
+            packing={**whole.packing, **part.packing},
         )
     rows = min(len(feeds) for _, feeds in made.values())
     return whole, [tuple(a for _, feeds in made.values() for a in feeds[i]) for i in range(rows)]

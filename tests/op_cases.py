@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 
+import int4_cases
 from op_builders import (
     I8,
     I16,
@@ -68,7 +69,7 @@ _A, _B, _C = tflite_add()
 _SA, _SB, _SC = tflite_add(S)
 
 CASES: dict[str, Callable[[], Case]] = {
-    name: (lambda f=f, name=name: f(name))  # type: ignore[misc]
+    name: (lambda f=f, name=name: f(name))
     for name, f in {
         "conv_3x3": lambda n: conv(n, (1, 9, 7, 5), 6, (3, 3), padding=(1, 1, 1, 1), izp=-128),
         "conv_3x3_double": lambda n: conv(n, (1, 8, 8, 16), 16, (3, 3), padding=(1, 1, 1, 1), izp=3, rounding=D),
@@ -215,4 +216,4 @@ CASES: dict[str, Callable[[], Case]] = {
         "softmax_one": lambda n: softmax(n, (4, 1), 0.2),
         "softmax_steep": lambda n: softmax(n, (2, 2, 9), 1.5),
     }.items()
-}
+} | int4_cases.CASES

@@ -6,20 +6,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from merged_cases import ALL_CASES
 from op_cases import CASES
 from random_nets import mobilenet_v2
+from small_nets import conv_net
 
+from bitship.converters import placement
 from bitship.converters.base import Numerics
-from bitship.converters.executorch import EXACT, FAST, NOTE, ExecutorchConverter, Note, open_session, xnnpack
+from bitship.converters.executorch import (
+    EXACT,
+    ExecutorchConverter,
+    delegates,
+    floating,
+    open_session,
+)
+from bitship.converters.placement import Place
 from bitship.errors import FormatError, GraphError, MissingDependencyError
 from bitship.graph import DType, Graph, GraphBuilder, spec, store
 from bitship.graph.base import Array
-from bitship.graph.ops import Clamp
-from bitship.targets import ConverterName, Target, TargetKind
+from bitship.graph.ops import Clamp, FullyConnected, Rescale, Table
+from bitship.targets import ConverterName, Delegate, Target, TargetKind
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("executorch")
@@ -28,7 +36,7 @@ TARGET = Target("any", "any", TargetKind.LINUX, "any", (ConverterName.EXECUTORCH
 
 
 def check(graph: Graph, feeds: list[tuple[Array, ...]], out: Path) -> None:
-    conversion = ExecutorchConverter(delegate=False).convert(graph, TARGET, out)
+    conversion = ExecutorchConverter(delegates=()).convert(graph, TARGET, out)
     assert conversion.artifacts[0].path == EXACT
     assert conversion.artifacts[0].numerics is Numerics.EXACT
     session = open_session(out / EXACT, graph)
@@ -50,42 +58,84 @@ def test_a_network_gives_the_bits_of_the_specification_and_the_same_bytes_twice(
     r = np.random.default_rng(1)
     shape = graph.inputs[0].type.shape
     check(graph, [(r.integers(-128, 128, shape).astype(np.int8),) for _ in range(3)], tmp_path / "a")
-    ExecutorchConverter(delegate=False).convert(graph, TARGET, tmp_path / "b")
+    ExecutorchConverter(delegates=()).convert(graph, TARGET, tmp_path / "b")
     assert (tmp_path / "a" / EXACT).read_bytes() == (tmp_path / "b" / EXACT).read_bytes()
 
 
-def test_the_xnnpack_program_is_marked_tolerant_and_measured(tmp_path: Path) -> None:
+FAST = "model.xnnpack.pte"
+
+
+def test_the_xnnpack_program_is_marked_tolerant_placed_and_measured(tmp_path: Path) -> None:
     graph = mobilenet_v2(32, 0.25, 10, blocks=3)
     conversion = ExecutorchConverter().convert(graph, TARGET, tmp_path / "a")
-    assert conversion.files == (EXACT, FAST, NOTE)
+    assert conversion.files == (EXACT, FAST, FAST + placement.SUFFIX)
     assert [a.numerics for a in conversion.artifacts] == [Numerics.EXACT, Numerics.TOLERANT]
-    note = msgspec.json.decode((tmp_path / "a" / NOTE).read_bytes(), type=Note)
-    assert note.delegates >= 1
-    assert note.difference is not None
-    assert note.difference.max_lsb <= 2
-    assert note.difference.equal > 0.5  # XNNPACK rounds in float: how many differ depends on the processor
-    assert note.difference.top1_agreement > 0.7
+    found = placement.read(tmp_path / "a" / conversion.artifacts[1].placement)
+    assert [n.node for n in found.nodes] == [n.output for n in graph.nodes]
+    assert found.parts >= 1
+    assert found.share == 1.0
+    assert found.difference is not None
+    assert found.difference.max_lsb <= 2
+    assert found.difference.equal > 0.5  # XNNPACK rounds in float: how many differ depends on the processor
+    assert found.difference.top1_agreement > 0.7
     ExecutorchConverter().convert(graph, TARGET, tmp_path / "b")
     assert (tmp_path / "a" / FAST).read_bytes() == (tmp_path / "b" / FAST).read_bytes()
+
+
+def test_what_a_delegate_leaves_is_named_with_the_op_it_refuses(tmp_path: Path) -> None:
+    b = GraphBuilder("looked up")
+    x = b.input("x", (1, 8), DType.INT8)
+    w = b.constant("w", np.full((8, 8), 3, np.int8))
+    r = Rescale((1 << 30,), (-4,), dtype=DType.INT8, qmin=-128, qmax=127)
+    y = b.node("y", FullyConnected(requant=r), x, w, b.constant("b", np.zeros(8, np.int32)))
+    table = b.constant("t", np.arange(-128, 128).astype(np.int8)[::-1].copy())
+    graph = b.finish([(b.node("z", Table(), y, table), None)])
+    lowered = delegates.lower(graph, Delegate.XNNPACK)
+    assert [n.place for n in lowered.placement.nodes] == [Place.DELEGATE, Place.CPU]
+    assert "index" in lowered.placement.nodes[1].reason
+    assert lowered.placement.share == 1.0
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("table_int8", "table has no float form"),
         ("conv_weight_zero_point", "zero point 0"),
         ("conv_int16_in", "int8"),
-        ("conv_int32_out", "int8"),
         ("shift_right", "int8"),
     ],
 )
 def test_without_an_xnnpack_program_the_conversion_says_why(name: str, reason: str, tmp_path: Path) -> None:
     graph, _ = CASES[name]()
     conversion = ExecutorchConverter().convert(graph, TARGET, tmp_path)
-    assert conversion.files == (EXACT, NOTE)
-    note = msgspec.json.decode((tmp_path / NOTE).read_bytes(), type=Note)
-    assert note.skipped is not None
-    assert reason in note.skipped
+    assert conversion.files == (EXACT, placement.SKIPPED)
+    (skipped,) = placement.read_skipped(tmp_path)
+    assert skipped.delegate == "xnnpack"
+    assert reason in skipped.reason
+
+
+@pytest.mark.parametrize("delegate", [Delegate.QNN, Delegate.NEUTRON])
+def test_a_delegate_whose_sdk_is_missing_says_how_to_get_it(
+    delegate: Delegate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QNN_SDK_ROOT", raising=False)
+    graph, _ = CASES["fc"]()
+    conversion = ExecutorchConverter((delegate,)).convert(graph, TARGET, tmp_path)
+    (skipped,) = placement.read_skipped(tmp_path)
+    assert conversion.artifacts[0].numerics is Numerics.EXACT
+    assert delegate.value in skipped.reason
+    assert "https://" in skipped.reason
+
+
+@pytest.mark.parametrize("delegate", [Delegate.COREML, Delegate.VULKAN])
+def test_a_delegate_that_does_not_run_here_is_placed_and_called_untested(delegate: Delegate, tmp_path: Path) -> None:
+    if delegate is Delegate.COREML:
+        pytest.importorskip("coremltools", reason="coremltools is not installed")
+    conversion = ExecutorchConverter((delegate,)).convert(conv_net(), TARGET, tmp_path)
+    assert len(conversion.artifacts) == 2
+    found = placement.read(tmp_path / conversion.artifacts[1].placement)
+    assert found.share == 1.0
+    assert found.difference is None
+    assert found.untested
 
 
 FLOAT_FORMS = [
@@ -110,13 +160,18 @@ FLOAT_FORMS = [
     "transpose_nhwc_nchw",
     "reshape",
     "clamp",
+    "matmul",
+    "layer_norm",
+    "rms_norm",
+    "softmax_matmul",
+    "table_int8",
 ]
 
 
 @pytest.mark.parametrize("name", FLOAT_FORMS)
 def test_the_float_form_of_an_op_is_within_one_step(name: str) -> None:
-    graph, feeds = CASES[name]()
-    module = xnnpack.build_module(graph)
+    graph, feeds = ALL_CASES[name]()
+    module = floating.build_module(graph)
     for inputs in feeds:
         found = module(*(torch.from_numpy(x) for x in inputs))[0].numpy()
         assert np.abs(found.astype(int) - spec.run(graph, *inputs)[0]).max() <= 1
@@ -133,7 +188,7 @@ def test_inputs_and_constants_as_outputs_and_one_output_twice(tmp_path: Path) ->
 
 def test_a_session_checks_its_inputs(tmp_path: Path) -> None:
     graph, _ = CASES["clamp"]()
-    ExecutorchConverter(delegate=False).convert(graph, TARGET, tmp_path)
+    ExecutorchConverter(delegates=()).convert(graph, TARGET, tmp_path)
     session = open_session(tmp_path / EXACT, graph)
     with pytest.raises(GraphError, match="is needed"):
         session.run(np.zeros((4, 33), np.int32))
@@ -160,7 +215,7 @@ def test_a_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 
 def test_opening_a_session_writes_nothing_and_leaves_stderr_in_place(tmp_path: Path) -> None:
     graph, _ = CASES["clamp"]()
-    ExecutorchConverter(delegate=False).convert(graph, TARGET, tmp_path / "pte")
+    ExecutorchConverter(delegates=()).convert(graph, TARGET, tmp_path / "pte")
     store.save(graph, tmp_path / "g.bitship")
     code = (
         "import sys, os\nfrom pathlib import Path\nfrom bitship.graph import store\n"

@@ -73,7 +73,7 @@ def firmware(graph: Graph, out: Path) -> Session:
 
 def executorch(graph: Graph, out: Path) -> Session:
     target = Target("any", "any", TargetKind.LINUX, "any", (ConverterName.EXECUTORCH,))
-    ExecutorchConverter(delegate=False).convert(graph, target, out)
+    ExecutorchConverter(delegates=()).convert(graph, target, out)
     return open_pte(out / EXACT, graph)
 
 
@@ -159,7 +159,7 @@ def test_random_graphs_are_exact_on_boards(board: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="tvm is not installed")
 @pytest.mark.skipif(shutil.which("aarch64-linux-gnu-gcc") is None, reason="gcc-aarch64-linux-gnu is not installed")
 @pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-user is not installed")
-@pytest.mark.parametrize("name", ["linux-aarch64", "linux-aarch64-dotprod"])
+@pytest.mark.parametrize("name", ["linux-aarch64", "linux-aarch64-dotprod", "linux-aarch64-sve256"])
 def test_random_graphs_are_exact_on_aarch64(name: str, tmp_path: Path) -> None:
     graph, rows = many(range(320, 330), TVM_OPS)
     target = targets.load(name)
@@ -167,7 +167,7 @@ def test_random_graphs_are_exact_on_aarch64(name: str, tmp_path: Path) -> None:
     TvmConverter().convert(graph, target, tmp_path)
     program = str(shutil.which(target.emulator.program))
     with (
-        LocalTransfer(program).open() as transfer,
+        LocalTransfer((program, *target.emulator.options)).open() as transfer,
         opened(transfer, [tmp_path / "runner"], ["runner"], graph, 300) as session,
     ):
         assert differing(graph, session.run(rows), rows) == set()

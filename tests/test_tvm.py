@@ -1,6 +1,7 @@
 """The TVM converter: every op's bits on every instruction set of this machine, and on aarch64 under emulation."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from random_nets import mobilenet_v2
 
 import bitship
 from bitship.converters.tvm import TvmConverter, TvmSession, dispatch, open_session
+from bitship.converters.tvm.build import compile_kernels
 from bitship.converters.tvm.isa import LEVELS, host_levels
 from bitship.converters.tvm.lower import lower
 from bitship.converters.tvm.narrow import interleaved
@@ -43,7 +45,7 @@ HERE = [isa.name for isa in host_levels()]
 # avx512vnni is avx512vbmi with other tables: every op's cases, random attentions and blocks are enough for it.
 DISTINCT = [name for name in HERE if name != "avx512vnni" or "avx512vbmi" not in HERE]
 THREADS = (1, 2, 3, 5)
-EMULATED = ["linux-aarch64", "linux-aarch64-dotprod", "linux-aarch64-i8mm"]
+EMULATED = ["linux-aarch64", "linux-aarch64-dotprod", "linux-aarch64-i8mm", "linux-aarch64-sve256", "linux-riscv64-v"]
 
 
 def target_of(level: str) -> Target:
@@ -162,11 +164,11 @@ def run_files(
 
 
 @pytest.mark.parametrize("name", EMULATED)
-def test_every_case_is_exact_on_aarch64_under_emulation(name: str, tmp_path: Path) -> None:
+def test_every_case_is_exact_under_emulation(name: str, tmp_path: Path) -> None:
     target = load(name)
     assert target.emulator is not None
     if not shutil.which(target.emulator.program) or not shutil.which(f"{target.triple}-gcc"):
-        pytest.skip("no cross compiler or emulator for aarch64")
+        pytest.skip(f"no cross compiler or emulator for {target.triple}")
     for i, (graph, feeds) in enumerate(
         [
             merge(list(COMMON_CASES)),
@@ -180,7 +182,8 @@ def test_every_case_is_exact_on_aarch64_under_emulation(name: str, tmp_path: Pat
         TvmConverter().convert(graph, target, out)
         wanted = [spec.run(graph, *f) for f in feeds]
         for threads in ("1", "3"):
-            found = run_files([target.emulator.program, "./runner", "--threads", threads], graph, feeds, out)
+            emulator = [target.emulator.program, *target.emulator.options]
+            found = run_files([*emulator, "./runner", "--threads", threads], graph, feeds, out)
             assert differing(graph, found, wanted) == {}
 
 
@@ -342,3 +345,19 @@ def test_bench_takes_a_number_of_threads_and_reports_it(tmp_path: Path) -> None:
     other = bitship.export(small(), "host", tmp_path / "firmware", converter=ConverterName.FIRMWARE)
     with pytest.raises(DeviceError, match="firmware package on 2 threads"):
         bitship.bench(other, runs=2, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "instruction"),
+    [("linux-aarch64-sve256", r"\bz\d+\.[bhsd]"), ("linux-riscv64-v", r"\bv(setivli|wmul|mul)\b")],
+)
+def test_kernels_use_the_vector_unit(name: str, instruction: str, tmp_path: Path) -> None:
+    target = load(name)
+    disassembler = f"{target.triple}-objdump"
+    if not shutil.which(disassembler):
+        pytest.skip(f"{disassembler} is absent")
+    graph = block(np.random.default_rng(11), 37, 2, 24)
+    kernels = lower(graph, LEVELS[target.features[0]]).kernels
+    compile_kernels(kernels, LEVELS[target.features[0]], tmp_path / "kernels.o")
+    code = subprocess.run([disassembler, "-d", tmp_path / "kernels.o"], capture_output=True, text=True, check=True)
+    assert len(re.findall(instruction, code.stdout)) > 100

@@ -1,47 +1,41 @@
-"""ExecuTorch: an exact ``.pte`` of portable kernels, from the integer graph alone, and a fast one where XNNPACK can.
+"""ExecuTorch: an exact ``.pte`` of portable kernels, from the integer graph alone, and faster ones for delegates.
 
-    model.pte          the graph in integer torch ops; same bits as the graph, on any ExecuTorch runtime
-    model.xnnpack.pte  the graph as (dequantize, float op, quantize), delegated; its bits are close, not the same
-    xnnpack.json       how close, measured on random inputs; or why there is no such program
+    model.pte                          the graph in integer torch ops; same bits as the graph, on any ExecuTorch runtime
+    model.DELEGATE.pte                 the graph as (dequantize, float op, quantize), delegated; close, not the same
+    model.DELEGATE.pte.placement.json  where its nodes run, and how close it is where that can be measured here
+    skipped.json                     for delegates without a program: why
 
 ExecuTorch: https://pytorch.org/executorch (1.4).
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
+from bitship.converters import placement
 from bitship.converters.base import Artifact, Conversion, Footprint, Numerics
-from bitship.converters.executorch import program, xnnpack
+from bitship.converters.executorch import delegates, program
 from bitship.converters.executorch.session import ExecutorchSession
-from bitship.converters.measure import Difference, measure
+from bitship.converters.measure import measure
 from bitship.errors import BitshipError
 from bitship.extras import quiet
 from bitship.graph import Graph
-from bitship.targets import Target
+from bitship.targets import Delegate, Target
 
 EXACT = "model.pte"
-FAST = "model.xnnpack.pte"
-NOTE = "xnnpack.json"
-
-
-class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``xnnpack.json`` says: the difference, or why there is no such program."""
-
-    delegates: int = 0
-    difference: Difference | None = None
-    skipped: str | None = None
 
 
 class ExecutorchConverter:
     """Lowers a graph for ExecuTorch. Same graph, same programs.
 
-    delegate  whether to try the XNNPACK program as well; its absence is no error, ``xnnpack.json`` gives the reason
+    delegates  which get a program of their own; the target's, or XNNPACK, when None. One that cannot have a program
+               is no error: ``skipped.json`` gives the reason
     """
 
-    def __init__(self, delegate: bool = True) -> None:
-        self.delegate = delegate
+    def __init__(self, delegates: Sequence[Delegate] | None = None) -> None:
+        self.delegates = delegates
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
         """Write the programs below ``out``; the exact one comes first.
@@ -54,14 +48,18 @@ class ExecutorchConverter:
             lowered = program.lower(graph)
         out.mkdir(parents=True, exist_ok=True)
         (out / EXACT).write_bytes(lowered.buffer)
-        files, artifacts = [EXACT], [Artifact(EXACT, "program", Numerics.EXACT)]
-        if self.delegate:
-            note = _delegated(graph, out)
-            (out / NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(note), indent=2) + b"\n")
-            files.append(NOTE)
-            if note.skipped is None:
-                files.append(FAST)
-                artifacts.append(Artifact(FAST, "xnnpack", Numerics.TOLERANT))
+        files, artifacts, skipped = [EXACT], [Artifact(EXACT, "program", Numerics.EXACT)], []
+        wanted = self.delegates
+        for delegate in (target.delegates or (Delegate.XNNPACK,)) if wanted is None else wanted:
+            try:
+                artifact = _delegated(graph, delegate, out)
+            except BitshipError as e:
+                skipped.append(placement.Skipped(delegate.value, str(e)))
+                continue
+            artifacts.append(artifact)
+            files += [artifact.path, artifact.placement]
+        if skipped:
+            files.append(placement.write_skipped(out, skipped))
         return Conversion(
             files=tuple(sorted(files)),
             artifacts=tuple(artifacts),
@@ -70,29 +68,19 @@ class ExecutorchConverter:
         )
 
 
-def _delegated(graph: Graph, out: Path) -> Note:
-    """Write and measure the XNNPACK program; a reason instead where there is none.
-
-    The delegate's own lowering raises whatever it likes on a graph it cannot take, so everything is caught here.
-    """
-    path = out / FAST
-    try:
-        with quiet():
-            lowered = xnnpack.lower(graph)
-        if not xnnpack.delegates(lowered):
-            return Note(skipped="XNNPACK takes no part of this graph")
-        path.write_bytes(lowered.buffer)
+def _delegated(graph: Graph, delegate: Delegate, out: Path) -> Artifact:
+    """Write one delegate's program and its placement; measured where the delegate runs here."""
+    lowered = delegates.lower(graph, delegate)
+    path = out / f"model.{delegate.value}.pte"
+    path.write_bytes(lowered.buffer)
+    found, numerics = lowered.placement, Numerics.TOLERANT
+    if delegates.DELEGATES[delegate].runs:
         session = open_session(path, graph)
         try:
-            return Note(xnnpack.delegates(lowered), measure(graph, session))
+            found = msgspec.structs.replace(found, difference=measure(graph, session))
         finally:
             session.close()
-    except BitshipError as e:
-        path.unlink(missing_ok=True)
-        return Note(skipped=str(e))
-    except Exception as e:
-        path.unlink(missing_ok=True)
-        return Note(skipped=f"XNNPACK's lowering stopped: {type(e).__name__}")
+    return Artifact(path.name, delegate.value, numerics, placement.write(path, found))
 
 
 def open_session(path: Path, graph: Graph) -> ExecutorchSession:
@@ -100,4 +88,4 @@ def open_session(path: Path, graph: Graph) -> ExecutorchSession:
     return ExecutorchSession(path, graph)
 
 
-__all__ = ["EXACT", "FAST", "NOTE", "Difference", "ExecutorchConverter", "Note", "measure", "open_session"]
+__all__ = ["EXACT", "ExecutorchConverter", "ExecutorchSession", "open_session"]

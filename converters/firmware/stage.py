@@ -85,7 +85,7 @@ def _pixels(graph: Graph, node: Node, count: int) -> tuple[Graph, Node]:
     for name in dict.fromkeys(node.inputs):
         t = graph.types[name]
         if name in graph.constants:
-            names[name] = b.constant(name, graph.constants[name])
+            names[name] = b.constant(name, graph.constants[name], graph.packing.get(name))
         else:
             names[name] = b.input(name, (1, 1, count, t.shape[3]), t.dtype)
     made = b.finish([(b.node(node.output, node.op, *(names[i] for i in node.inputs)), None)])

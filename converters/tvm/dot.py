@@ -5,7 +5,7 @@ way; ``unpaired`` brings them into rows.
 """
 
 from bitship.converters.tvm.isa import Isa
-from bitship.converters.tvm.tir import Expr, Function, bits, const, intrinsic, shuffle
+from bitship.converters.tvm.tir import Expr, Function, bits, cast, const, intrinsic, shuffle
 
 
 def dot(fn: Function, isa: Isa, acc: Expr, x: Expr, w: Expr) -> Expr:
@@ -31,6 +31,10 @@ def dot(fn: Function, isa: Isa, acc: Expr, x: Expr, w: Expr) -> Expr:
     if isa.dot == "vmladava":
         plain = const(0, "int32")  # signed, added, in order
         return intrinsic("int32", "llvm.arm.mve.vmldava", plain, plain, plain, acc, x, w)
+    if isa.dot == "widen":
+        wide = fn.let(cast(x, "int16", 2 * n) * cast(w, "int16", 2 * n))
+        even, odd = (cast(shuffle([wide], range(i, 2 * n, 2)), "int32", n) for i in (0, 1))
+        return acc + (even + odd)
     product = intrinsic(f"int16x{2 * n}", f"llvm.aarch64.neon.smull.v{2 * n}i16", x, w)
     return acc + intrinsic(i32, f"llvm.aarch64.neon.saddlp.v{n}i32.v{2 * n}i16", product)
 

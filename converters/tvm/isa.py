@@ -11,21 +11,25 @@ from bitship.targets import Target, TargetKind
 
 X86_TRIPLE = "x86_64-linux-gnu"
 ARM_TRIPLE = "aarch64-linux-gnu"
+RISCV_TRIPLE = "riscv64-linux-gnu"
 
 
 class Isa(msgspec.Struct, frozen=True):
     """One level. The kernels are one source; these numbers and names are all that differs.
 
-    machine     as the operating system names the core family: x86_64 or aarch64
+    machine     as the operating system names the core family: x86_64, aarch64 or riscv64
     cpu, attrs  what LLVM is told
     flags       names that must all appear in /proc/cpuinfo
     lanes       int32 elements of a vector
     k_step      products one dot instruction adds into an int32 lane; 0: no dot kernel, loops only
-    dot         the dot instruction: vpdpbusd, vpmaddwd, sdot, smmla, smull or none
+    dot         the dot instruction: vpdpbusd, vpmaddwd, sdot, smmla, smull, widen (products and sums that LLVM is left
+                to find instructions for) or none
     element     dtype of the activations the dot instruction reads
     table       how 256 entries are looked up in registers: vbmi, pshufb, tbl or none (see lookup.py)
     registers   vector registers a micro-kernel may fill with accumulators
     float_abi   soft or hard, where object files say which
+    abi         LLVM's name of the calling convention, where there are several
+    llvm        further options of LLVM's code generator
     """
 
     name: str
@@ -41,6 +45,8 @@ class Isa(msgspec.Struct, frozen=True):
     registers: int = 12
     table: str = ""
     float_abi: str = ""
+    abi: str = ""
+    llvm: tuple[str, ...] = ()
 
     @property
     def offset(self) -> int:
@@ -61,6 +67,10 @@ class Isa(msgspec.Struct, frozen=True):
             options["mattr"] = list(self.attrs)
         if self.float_abi:
             options["mfloat-abi"] = self.float_abi
+        if self.abi:
+            options["mabi"] = self.abi
+        if self.llvm:
+            options["cl-opt"] = list(self.llvm)
         return tvm.target.Target(options)
 
 
@@ -149,6 +159,32 @@ LEVELS: dict[str, Isa] = {
             table="tbl",
         ),
         Isa("neon", "aarch64", ARM_TRIPLE, "cortex-a53", ("+neon",), _NEON, 4, "smull", 2, registers=24, table="tbl"),
+        Isa(
+            "sve256",
+            "aarch64",
+            ARM_TRIPLE,
+            "neoverse-v1",
+            ("+sve",),
+            (*_NEON, "sve"),
+            8,
+            "widen",
+            2,
+            registers=16,
+            llvm=("-aarch64-sve-vector-bits-min:uint=256",),
+        ),
+        Isa(
+            "rvv",
+            "riscv64",
+            RISCV_TRIPLE,
+            "generic-rv64",
+            ("+m", "+a", "+f", "+d", "+c", "+v", "+zvl128b"),
+            (),
+            4,
+            "widen",
+            2,
+            registers=16,
+            abi="lp64d",
+        ),
     )
 }
 

@@ -40,6 +40,10 @@ from bitship.graph.ops import Rescale, Rounding
 _OFFSET = 60
 
 
+# The rounded high half of a product, by machine and lanes, where one instruction gives it.
+_HIGH = {("arm", 4): "llvm.arm.mve.vqrdmulh.v4i32", ("aarch64", 4): "llvm.aarch64.neon.sqrdmulh.v4i32"}
+
+
 class Coefficients:
     """One integer per channel slot, or one for all, as constant memory."""
 
@@ -244,9 +248,13 @@ class Epilogue:
     def _high(self, value: Expr, block: Index) -> Expr:
         """Return ``(value * multiplier + 2^30) >> 31``."""
         if not self.isa.x86:
-            name = "llvm.arm.mve.vqrdmulh" if self.isa.machine == "arm" else "llvm.aarch64.neon.sqrdmulh"
-            name = f"{name}.v{self.lanes}i32"
-            return intrinsic(f"int32x{self.lanes}", name, value, self.multiplier.at(block, self.lanes))
+            name = _HIGH.get((self.isa.machine, self.lanes))
+            multiplier = self.multiplier.at(block, self.lanes)
+            if name is not None:
+                return intrinsic(f"int32x{self.lanes}", name, value, multiplier)
+            product = cast(value, "int64", self.lanes) * cast(multiplier, "int64", self.lanes)
+            rounded = product + const(1 << 30, "int64", self.lanes)
+            return cast(rounded >> const(31, "int64", self.lanes), "int32", self.lanes)
         n = self.lanes // 2
         half = const(1 << 30, "int64", n)
         even, odd = self._products(value, block)

@@ -51,7 +51,7 @@ def rows(graph: Graph) -> list[Row]:
                 type=str(out),
                 inputs=tuple(str(graph.types[i]) for i in node.inputs),
                 macs=graph.node_macs(node),
-                weight_bytes=sum(int(graph.constants[i].nbytes) for i in node.inputs if i in graph.constants),
+                weight_bytes=sum(graph.stored_bytes(i) for i in node.inputs if i in graph.constants),
                 output_bytes=out.nbytes,
                 rounding=rounding,
             )

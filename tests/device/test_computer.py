@@ -56,7 +56,7 @@ def test_a_static_runner_gives_the_bits_on_another_processor(name: str, tmp_path
     assert [s.name for s in report.samples] == ["arena"]
     emulator = targets.load(name).emulator
     assert emulator is not None
-    unit = Unit(name="emulated", target=name, transfer=LocalTransfer(emulator=emulator.program))
+    unit = Unit(name="emulated", target=name, transfer=LocalTransfer(emulator=(emulator.program, *emulator.options)))
     assert bitship.bench(made, connect(unit), runs=3).bits.exact
 
 

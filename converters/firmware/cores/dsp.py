@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from bitship.converters.firmware.cores import dsp_conv, dsp_depthwise, dsp_elementwise, dsp_matmul, dsp_pool
+from bitship.converters.firmware.cores import dsp_depthwise, dsp_elementwise, dsp_layers, dsp_matmul, dsp_pool
 from bitship.graph import Graph, Node
 from bitship.graph.base import Op
 from bitship.graph.calls import Call
@@ -22,9 +22,9 @@ from bitship.graph.ops import (
 )
 
 FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
-    Conv2D: dsp_conv.conv2d,
+    Conv2D: dsp_layers.conv2d,
     DepthwiseConv2D: dsp_depthwise.depthwise_conv2d,
-    FullyConnected: dsp_conv.fully_connected,
+    FullyConnected: dsp_layers.fully_connected,
     Add: dsp_elementwise.total,
     Sub: dsp_elementwise.total,
     Mul: dsp_elementwise.mul,
@@ -40,10 +40,11 @@ FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
 _CONV2D = ("dsp/conv2d.c", "dsp/dot.c", "dsp/patch.c")
 FILES: dict[str, tuple[str, ...]] = {
     "dsp_conv2d": _CONV2D,
+    "dsp_conv2d_int4": (*_CONV2D, "dsp/int4.c"),
     "dsp_fully_connected": ("dsp/dense.c",),
     **dict.fromkeys(("dsp_matmul", "dsp_softmax_matmul"), (*_CONV2D, "dsp/matmul.c", "attention.c")),
     "dsp_depthwise_conv2d": ("dsp/depthwise.c",),
     **dict.fromkeys(("dsp_sum", "dsp_sum16", "dsp_sum_tables", "dsp_mul"), ("dsp/elementwise.c",)),
     **dict.fromkeys(("dsp_avg_pool2d", "dsp_max_pool2d", "dsp_reduce_sum"), ("dsp/pool.c",)),
 }
-HEADERS: tuple[str, ...] = ("dsp/acle.h", "dsp/dot.h", "dsp/patch.h")
+HEADERS: tuple[str, ...] = ("dsp/acle.h", "dsp/dot.h", "dsp/loops.h", "dsp/patch.h")

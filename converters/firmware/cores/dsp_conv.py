@@ -21,6 +21,7 @@ class Weights(enum.IntEnum):
 
     BYTES = 0
     HALVES = 1
+    NIBBLES = 2
 
 
 _INT8 = Interval(-128, 127)
@@ -50,7 +51,7 @@ def wrapped(values: Ints) -> Array:
     return values.astype(np.uint64).astype(np.uint32).view(np.int32)
 
 
-def _ordered(w: Ints, dilated: bool) -> Ints:
+def ordered(w: Ints, dilated: bool) -> Ints:
     """Return [O, quads * 4] weights in the order of a patch: whole quads of every segment, then what is left."""
     o, kh, kw, c = w.shape
     segments = w.reshape(o, kh * kw, c) if dilated else w.reshape(o, kh, kw * c)
@@ -98,10 +99,12 @@ def call(
     weights: Weights,
     scratch_bytes: int,
     lag: int,
+    group: int = 0,
 ) -> Call:
     """Return the call of a window kernel.
 
     shape  (O, KH, KW, C)
+    group  inputs that share a multiplier of NIBBLES; 0: none do
     """
     op = node.op
     assert isinstance(op, Conv2D | DepthwiseConv2D | FullyConnected)
@@ -115,6 +118,7 @@ def call(
         "input_zero_point": op.input_zero_point,
         "epilogue": int(form.form),
         "weights": int(weights),
+        "group": group,
         "requant": rescale(op.requant) if form.form is Form.RAW else None,
     }
     item = op.requant.dtype.itemsize if op.requant else 4
@@ -135,52 +139,11 @@ def dense(
 ) -> Call:
     """Return the call of a convolution with [O, KH, KW, C] weights."""
     form = epilogue(op.requant, w.reshape(len(w), -1), bias, op.input_zero_point, wide=True)
-    ordered = _ordered(w, geometry["dilation_w"] != 1)
+    flat = ordered(w, geometry["dilation_w"] != 1)
     small = w.size <= SMALL_BYTES or w.min() < -128 or w.max() > 127
     weights = Weights.HALVES if small else Weights.BYTES
-    packed = pack(ordered, bias, op.input_zero_point, form, weights)
+    packed = pack(flat, bias, op.input_zero_point, form, weights)
     pixels = geometry["batch"] * geometry["out_h"] * geometry["out_w"]
-    scratch = ordered.shape[1] * 2 * (PIXELS if pixels > 2 else 1)
+    scratch = flat.shape[1] * 2 * (PIXELS if pixels > 2 else 1)
     o, kh, kw, c = w.shape
     return call("dsp_conv2d", node, geometry, (o, kh, kw, c), packed, form, weights, scratch, lag=0)
-
-
-def conv2d(graph: Graph, node: Node) -> Call | None:
-    """A convolution of one group."""
-    op = node.op
-    assert isinstance(op, Conv2D)
-    found = constants(graph, node, op)
-    if found is None or op.groups != 1:
-        return None
-    size = geometry(op, graph.types[node.inputs[0]], graph.types[node.output])
-    return dense(op, node, size, *found)
-
-
-def fully_connected(graph: Graph, node: Node) -> Call | None:
-    """One row as it is; several as a 1x1 convolution whose pixels are the rows."""
-    op = node.op
-    assert isinstance(op, FullyConnected)
-    found = constants(graph, node, op)
-    if found is None:
-        return None
-    rows, depth = graph.types[node.inputs[0]].shape
-    if rows == 1 and depth % 4 == 0 and found[0].min() >= -128 and found[0].max() <= 127:
-        form = epilogue(op.requant, found[0], found[1], op.input_zero_point)
-        if form.form in (Form.FLOOR, Form.DOUBLE):
-            return _one_row(node, op, *found, form)
-    size = {"batch": 1, "in_h": 1, "in_w": rows, "out_h": 1, "out_w": rows, "stride_h": 1, "stride_w": 1}
-    size |= {"pad_top": 0, "pad_left": 0, "dilation_h": 1, "dilation_w": 1}
-    return dense(op, node, size, found[0].reshape(-1, 1, 1, depth), found[1])
-
-
-def _one_row(node: Node, op: FullyConnected, w: Ints, bias: Ints, form: Epilogue) -> Call:
-    """Return the call for one row: weights in blocks of four channels."""
-    channels, depth = w.shape
-    more = -channels % 4
-    folded = wrapped(bias - op.input_zero_point * w.sum(1) + form.added)
-    words = np.pad(w.astype(np.int8), ((0, more), (0, 0))).view(np.int32).reshape(-1, 4, depth // 4)
-    factors = np.pad(form.factors(), ((0, more), (0, 0))).reshape(-1, 12)
-    parts = (np.pad(folded, (0, more)).reshape(-1, 4), words.transpose(0, 2, 1).reshape(len(words), -1), factors)
-    packed = Packed(np.ascontiguousarray(np.concatenate(parts, 1).astype(np.int32)).tobytes())
-    params = struct("dsp_dense", quads=depth // 4, channels=channels, epilogue=int(form.form))
-    return Call("bitship_dsp_fully_connected", params, (node.inputs[0], packed), node.output)

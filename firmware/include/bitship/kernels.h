@@ -348,8 +348,9 @@ enum bitship_dsp_epilogue {
     BITSHIP_DSP_WIDE = 3 /* conv2d */
 };
 
-/* int8 or int16: these cost twice the flash and fewer instructions, and have no zero point left. */
-enum bitship_dsp_weights { BITSHIP_DSP_BYTES = 0, BITSHIP_DSP_HALVES = 1 };
+/* int8 or int16: these cost twice the flash and fewer instructions, and have no zero point left. Four bits:
+ * half the flash; whose sums are sixteen times too large, which bias and epilogue make up for. */
+enum bitship_dsp_weights { BITSHIP_DSP_BYTES = 0, BITSHIP_DSP_HALVES = 1, BITSHIP_DSP_NIBBLES = 2 };
 
 /* x [N, H, W, C] int8; out [N, OH, OW, O]. scratch: patches of four pixels, or one. */
 struct bitship_dsp_conv2d {
@@ -371,10 +372,14 @@ struct bitship_dsp_conv2d {
     int32_t input_zero_point; /* what the padding reads; the bias takes it off */
     int32_t epilogue;         /* enum bitship_dsp_epilogue */
     int32_t weights;          /* enum bitship_dsp_weights; depthwise: HALVES */
+    int32_t group;            /* NIBBLES: inputs that share a multiplier, a multiple of 8; 0: all, none */
     const struct bitship_rescale *requant;
 };
 int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
                        void *scratch, int32_t scratch_bytes, void *out);
+/* NIBBLES; scratch has room for patches of whole pairs of quads (src/dsp/int4.c). */
+int bitship_dsp_conv2d_int4(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
+                            void *scratch, int32_t scratch_bytes, void *out);
 
 /* x [4 * quads] int8; out [channels] int8; FLOOR or DOUBLE. */
 struct bitship_dsp_dense {
@@ -535,6 +540,7 @@ struct bitship_mve_window {
     int32_t rounding;    /* enum bitship_mve_rounding */
     int32_t together;    /* depthwise: pixels of a row that the stream is for; 0: taps come in runs */
     int32_t padded_rows; /* conv2d: every row of taps takes 16 bytes of a patch */
+    int32_t grouped;     /* conv2d_int4: multipliers before every piece of weights */
 };
 
 /* weights: pairs of channels, their 16-byte pieces alternating, zeros after the depth and the channels up to
@@ -557,9 +563,18 @@ struct bitship_mve_dense {
     int32_t qmin;
     int32_t qmax;
     int32_t rounding;
+    int32_t grouped;
 };
 int bitship_mve_fully_connected(const struct bitship_mve_dense *p, const int8_t *x, const int8_t *weights,
                                 const int32_t *table, int8_t *out);
+
+/* The same with weights of four bits, those of a pair of channels in the halves of 16 bytes, and with a
+ * multiplier of each before them where `grouped` is not 0 (src/mve/int4.c); depths beyond 16, no padded rows.
+ */
+int bitship_mve_conv2d_int4(const struct bitship_mve_window *p, const int8_t *x, const void *weights,
+                            const int32_t *table, void *scratch, int32_t scratch_bytes, int8_t *out);
+int bitship_mve_fully_connected_int4(const struct bitship_mve_dense *p, const int8_t *x, const void *weights,
+                                     const int32_t *table, int8_t *out);
 
 /* int8 tensors of one shape. A term of a sum is a table's word at its code, as uint8, or its code times
  * b_factor; mul: (a - a_zero_point) * (b - b_factor). */

@@ -152,12 +152,11 @@ static void run_image(struct job *job, const int8_t *image, uint32_t *patch) {
     }
 }
 
-int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
-                       void *scratch, int32_t scratch_bytes, void *out) {
+int bitship_dsp_conv2d_by(const struct bitship_dsp_conv2d *p, const struct bitship_dsp_dots *dots,
+                          const int8_t *x, const void *weights, void *scratch, void *out) {
     const struct bitship_dsp_order order = bitship_dsp_order(p);
-    const int32_t channel_bytes = bitship_dsp_channel_bytes(order.total, p->weights, p->epilogue);
+    const int32_t channel_bytes = dots->channel_bytes;
     int32_t pixel_bytes = p->out_c;
-    (void)scratch_bytes;
     if (p->epilogue == BITSHIP_DSP_RAW) {
         pixel_bytes *= bitship_item_bytes(bitship_finish_dtype(p->requant));
     } else if (p->epilogue == BITSHIP_DSP_WIDE) {
@@ -168,9 +167,9 @@ int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, cons
         .order = order,
         .run = {(const uint32_t *)scratch, weights,
                 (const uint8_t *)weights + (ptrdiff_t)p->out_c * channel_bytes, out, pixel_bytes, 0,
-                order.total},
-        .dot4 = bitship_dsp_dot4(p->weights, p->epilogue),
-        .dot1 = bitship_dsp_dot1(p->weights, p->epilogue),
+                dots->quads, dots->group},
+        .dot4 = dots->dot4,
+        .dot1 = dots->dot1,
         .channel_bytes = channel_bytes,
         .pixel_bytes = pixel_bytes,
         .first = 0,
@@ -188,4 +187,14 @@ int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, cons
         x += (ptrdiff_t)p->in_h * p->in_w * p->in_c;
     }
     return BITSHIP_OK;
+}
+
+int bitship_dsp_conv2d(const struct bitship_dsp_conv2d *p, const int8_t *x, const void *weights,
+                       void *scratch, int32_t scratch_bytes, void *out) {
+    const int32_t quads = bitship_dsp_order(p).total;
+    const struct bitship_dsp_dots dots = {bitship_dsp_dot4(p->weights, p->epilogue),
+                                          bitship_dsp_dot1(p->weights, p->epilogue), quads, 0,
+                                          bitship_dsp_channel_bytes(quads, p->weights, p->epilogue)};
+    (void)scratch_bytes;
+    return bitship_dsp_conv2d_by(p, &dots, x, weights, scratch, out);
 }

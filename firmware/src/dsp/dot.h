@@ -22,6 +22,7 @@ struct bitship_dsp_run {
     int32_t step;
     int32_t last;
     int32_t quads;
+    int32_t group; /* quads of a group of four-bit weights */
 };
 
 /* `count` pixels of a row of a depthwise convolution, [weights, end) of their channels. Taps are distances
@@ -38,6 +39,20 @@ struct bitship_dsp_row {
 };
 
 typedef void bitship_dsp_dot(const struct bitship_dsp_run *run);
+
+/* What a convolution is made of: dot products, the quads they read (of a patch of no more), those of a group,
+ * and the bytes of a channel. */
+struct bitship_dsp_dots {
+    bitship_dsp_dot *dot4;
+    bitship_dsp_dot *dot1;
+    int32_t quads;
+    int32_t group;
+    int32_t channel_bytes;
+};
+
+/* bitship_dsp_conv2d by other dot products. */
+int bitship_dsp_conv2d_by(const struct bitship_dsp_conv2d *p, const struct bitship_dsp_dots *dots,
+                          const int8_t *x, const void *weights, void *scratch, void *out);
 
 /* By enum bitship_dsp_weights and enum bitship_dsp_epilogue: int8 out, int16 for WIDE, or int32 accumulators
  * for RAW. */

@@ -142,7 +142,8 @@ int bitship_dsp_softmax_matmul(const struct bitship_softmax_matmul *p, const int
                                                     acc,
                                                     CHUNK * 4,
                                                     3 * CHUNK * 4,
-                                                    quads};
+                                                    quads,
+                                                    0};
                 dot(&run);
                 for (int32_t r = 0; r < rows; r++) {
                     finish_row(p->requant, inverse[r], j, n, acc + r * CHUNK,

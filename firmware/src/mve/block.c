@@ -1,5 +1,5 @@
 /* Four pixels times every output channel; see block.h. */
-#include "block.h"
+#include "loops.h"
 
 #if BITSHIP_MVE
 
@@ -13,25 +13,6 @@
 #define SINGLE_ANY ENTRY_ANY "vqdmulh.s32 q5, q5, r2\n vrshl.s32 q5, r4\n"
 #define DOUBLE_ANY                                                                                           \
     ENTRY_ANY "vqrdmulh.s32 q5, q5, r2\n vpt.s32 lt, q5, zr\n vaddt.i32 q5, q5, r8\n vrshl.s32 q5, r4\n"
-
-/* Bytes of four channels, pixels in the words: narrow, clamp. r5 clamp. */
-#define NARROW(zero_point)                                                                                   \
-    "vqadd.s16 q6, q6, " zero_point                                                                          \
-    "\n"                                                                                                     \
-    "vqadd.s16 q7, q7, " zero_point                                                                          \
-    "\n"                                                                                                     \
-    "vqmovnb.s16 q6, q6\n"                                                                                   \
-    "vqmovnt.s16 q6, q7\n"                                                                                   \
-    "cbz r5, 3f\n"                                                                                           \
-    "vldrb.u8 q7, [r5]\n"                                                                                    \
-    "vmax.s8 q6, q6, q7\n"                                                                                   \
-    "vldrb.u8 q7, [r5, #16]\n"                                                                               \
-    "vmin.s8 q6, q6, q7\n"                                                                                   \
-    "3:\n"
-
-#define CLOBBERED                                                                                            \
-    "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "q0", "q1", "q2", "q3", \
-        "q4", "q5", "q6", "q7", "cc", "memory"
 
 /* One channel of four pixels in q0 to q3. */
 #define SHORT_CHANNEL(rounding, narrow)                                                                      \
@@ -118,66 +99,6 @@
     ".s8 r12, q2, q4\n"                                                                                      \
     "vmladav" with ".s8 lr, q3, q4\n"
 
-/* Two channels: eight sums, all even registers; r5 counts double pieces, an even depth enters in the middle.
- */
-#define PAIR                                                                                                 \
-    "ldrd r1, r5, [r11]\n"                                                                                   \
-    PIECE("")                                                                                                \
-    "lsrs r5, r5, #1\n"                                                                                      \
-    "bcc 5f\n"                                                                                               \
-    "4:\n"                                                                                                   \
-    PIECE("a")                                                                                               \
-    "5:\n"                                                                                                   \
-    PIECE("a")                                                                                               \
-    "subs r5, r5, #1\n"                                                                                      \
-    "bne 4b\n"                                                                                               \
-    "vmov q5[2], q5[0], r0, r4\n"                                                                            \
-    "vmov q5[3], q5[1], r2, r6\n"                                                                            \
-    "vmov q0[2], q0[0], r8, r12\n"                                                                           \
-    "vmov q0[3], q0[1], r10, lr\n"
-
-/* The same roundings with sums in q, the table in r7; P_AWAY's result is in q1. */
-#define P_ENTRY(q) "ldm r7!, {r0, r2, r4}\n vadd.i32 " q ", " q ", r0\n"
-#define P_ENTRY_ANY(q) "ldm r7!, {r0, r2, r4, r6, r8}\n vadd.i32 " q ", " q ", r0\n vqshl.s32 " q ", r6\n"
-#define P_SINGLE(q) P_ENTRY(q) "vqdmulh.s32 " q ", " q ", r2\n vrshl.s32 " q ", r4\n"
-#define P_DOUBLE(q) P_ENTRY(q) "vqrdmulh.s32 " q ", " q ", r2\n vrshl.s32 " q ", r4\n"
-#define P_AWAY(q)                                                                                            \
-    P_ENTRY(q)                                                                                               \
-    "vshr.s32 q1, " q ", #31\n vqrdmlah.s32 q1, " q ", r2\n vrshl.s32 q1, r4\n"
-#define P_SINGLE_ANY(q) P_ENTRY_ANY(q) "vqdmulh.s32 " q ", " q ", r2\n vrshl.s32 " q ", r4\n"
-#define P_DOUBLE_ANY(q)                                                                                      \
-    P_ENTRY_ANY(q)                                                                                           \
-    "vqrdmulh.s32 " q ", " q ", r2\n vpt.s32 lt, " q ", zr\n vaddt.i32 " q ", " q                            \
-    ", r8\n"                                                                                                 \
-    "vrshl.s32 " q ", r4\n"
-
-/* Two channels into even (b) or odd (t) halves of the 16-bit vectors. */
-#define PANEL_PAIR(round, half, sum5, sum0)                                                                  \
-    PAIR round("q5") "vqmovn" half ".s32 q6, " sum5 "\n" round("q0") "vqmovn" half ".s32 q7, " sum0 "\n"
-
-#define PANEL(round, sum5, sum0)                                                                             \
-    {                                                                                                        \
-        register const struct bitship_mve_block *at __asm__("r0") = b;                                       \
-        __asm__ volatile(                                                                                    \
-            "mov r11, r0\n"                                                                                  \
-            "ldrd r3, r7, [r0, #8]\n"                                                                        \
-            "ldrd r9, r2, [r0, #16]\n"                                                                       \
-            "add r2, r2, r9\n"                                                                               \
-            "str r2, [sp, #-8]!\n"                                                                           \
-            "1:\n" PANEL_PAIR(round, "b", sum5, sum0) PANEL_PAIR(round, "t", sum5, sum0) /**/                \
-            "ldrd r2, r5, [r11, #24]\n" NARROW("r2")                                     /**/                \
-            "vldrw.u32 q0, [r11, #32]\n"                                                                     \
-            "ldr r2, [sp]\n"                                                                                 \
-            "vstrw.32 q6, [r9, q0]\n"                                                                        \
-            "add r9, r9, #4\n"                                                                               \
-            "cmp r9, r2\n"                                                                                   \
-            "bne 1b\n"                                                                                       \
-            "add sp, sp, #8\n"                                                                               \
-            : "+r"(at)                                                                                       \
-            :                                                                                                \
-            : CLOBBERED);                                                                                    \
-    }
-
 void bitship_mve_block_short(const struct bitship_mve_block *b, int32_t rounding) {
     switch (rounding) {
     case BITSHIP_MVE_SINGLE:
@@ -198,25 +119,7 @@ void bitship_mve_block_short(const struct bitship_mve_block *b, int32_t rounding
     }
 }
 
-void bitship_mve_block_panel(const struct bitship_mve_block *b, int32_t rounding) {
-    switch (rounding) {
-    case BITSHIP_MVE_SINGLE:
-        PANEL(P_SINGLE, "q5", "q0")
-        break;
-    case BITSHIP_MVE_DOUBLE_UP:
-        PANEL(P_DOUBLE, "q5", "q0")
-        break;
-    case BITSHIP_MVE_DOUBLE:
-        PANEL(P_AWAY, "q1", "q1")
-        break;
-    case BITSHIP_MVE_SINGLE_ANY:
-        PANEL(P_SINGLE_ANY, "q5", "q0")
-        break;
-    default:
-        PANEL(P_DOUBLE_ANY, "q5", "q0")
-        break;
-    }
-}
+void bitship_mve_block_panel(const struct bitship_mve_block *b, int32_t rounding) { PANELS(PAIR(PIECE)) }
 
 #else
 

@@ -7,7 +7,7 @@
 #ifndef BITSHIP_MVE_BLOCK_H
 #define BITSHIP_MVE_BLOCK_H
 
-#include "mve.h"
+#include "dense.h"
 
 /* The assembly reads the fields by their offsets. */
 struct bitship_mve_block {
@@ -31,5 +31,18 @@ void bitship_mve_block_short(const struct bitship_mve_block *b, int32_t rounding
 
 /* All channels of four pixels from a panel of at least two pieces. */
 void bitship_mve_block_panel(const struct bitship_mve_block *b, int32_t rounding);
+
+/* What a convolution is made of, and the bytes of a pair of channels' weights for a piece of the depth. */
+typedef void bitship_mve_panel(const struct bitship_mve_block *b, int32_t rounding);
+struct bitship_mve_products {
+    bitship_mve_panel *panel;
+    bitship_mve_product *row;
+    int32_t piece_bytes;
+};
+
+/* bitship_mve_conv2d by other products. */
+int bitship_mve_conv2d_by(const struct bitship_mve_window *p, const struct bitship_mve_products *products,
+                          const int8_t *x, const void *weights, const int32_t *table, void *scratch,
+                          int8_t *out);
 
 #endif

@@ -14,6 +14,8 @@ struct job {
     struct bitship_mve_row row;
     int8_t *panel; /* short depths: one patch per pixel */
     int8_t *patch;
+    bitship_mve_panel *multiply;
+    bitship_mve_product *alone;
     int8_t *wide; /* rows of whole words, where the output's are not; NULL where they are */
 };
 
@@ -33,7 +35,7 @@ static inline void finish(struct job *j, int32_t n, int8_t *out) {
         b->offset[i] = b->offset[n - 1];
     }
     if (b->pieces > 1) {
-        bitship_mve_block_panel(b, j->p->rounding);
+        j->multiply(b, j->p->rounding);
     } else {
         bitship_mve_block_short(b, j->p->rounding);
     }
@@ -45,7 +47,7 @@ static inline void finish(struct job *j, int32_t n, int8_t *out) {
 static inline void finish_alone(struct job *j, const int8_t *x, int8_t *out) {
     j->row.x = x;
     j->row.out = out;
-    bitship_mve_row(&j->row);
+    j->alone(&j->row);
 }
 
 /* A patch with taps in the padding, which hold the input's zero point. */
@@ -190,8 +192,9 @@ static void pixels(struct job *j, const int8_t *x, int32_t count, int8_t *out) {
     }
 }
 
-int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *weights,
-                       const int32_t *table, void *scratch, int32_t scratch_bytes, int8_t *out) {
+int bitship_mve_conv2d_by(const struct bitship_mve_window *p, const struct bitship_mve_products *products,
+                          const int8_t *x, const void *weights, const int32_t *table, void *scratch,
+                          int8_t *out) {
     const int32_t depth = p->kernel_h * p->kernel_w * p->in_c;
     const int32_t pieces = p->padded_rows ? p->kernel_h : (depth + 15) / 16;
     const int32_t channels = (p->out_c + 3) / 4 * 4, count = p->batch * p->out_h * p->out_w;
@@ -203,7 +206,7 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
     struct job j = {.p = p,
                     .b = {.panel = (const int8_t *)scratch,
                           .pieces = pieces,
-                          .weights = weights,
+                          .weights = (const int8_t *)weights,
                           .table = table,
                           .channels = channels,
                           .zero_point = p->output_zero_point,
@@ -213,18 +216,19 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
                           .depth = depth,
                           .blocks = 1},
                     .row = {.depth = depth,
-                            .weights = weights,
+                            .weights = (const int8_t *)weights,
                             .table = table,
                             .channels = p->out_c,
-                            .pitch = pieces * 32,
+                            .pitch = pieces * products->piece_bytes,
                             .zero_point = p->output_zero_point,
                             .rounding = p->rounding,
                             .qmin = p->qmin,
                             .qmax = p->qmax,
                             .entry_bytes = BITSHIP_MVE_ENTRY(p->rounding) * 4},
                     .panel = (int8_t *)scratch,
-                    .patch = (int8_t *)scratch + (ptrdiff_t)64 * pieces};
-    (void)scratch_bytes;
+                    .patch = (int8_t *)scratch + (ptrdiff_t)64 * pieces,
+                    .multiply = products->panel,
+                    .alone = products->row};
     for (uint32_t i = 0; i < 4; i++) {
         j.b.offset[i] = i * (uint32_t)channels;
     }
@@ -238,4 +242,11 @@ int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, cons
         windows(&j, x, count, out);
     }
     return BITSHIP_OK;
+}
+
+int bitship_mve_conv2d(const struct bitship_mve_window *p, const int8_t *x, const int8_t *weights,
+                       const int32_t *table, void *scratch, int32_t scratch_bytes, int8_t *out) {
+    static const struct bitship_mve_products products = {bitship_mve_block_panel, bitship_mve_row, 32};
+    (void)scratch_bytes;
+    return bitship_mve_conv2d_by(p, &products, x, weights, table, scratch, out);
 }

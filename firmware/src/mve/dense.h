@@ -25,4 +25,10 @@ struct bitship_mve_row {
 
 void bitship_mve_row(const struct bitship_mve_row *d);
 
+/* bitship_mve_fully_connected by another product, whose pairs of channels take so many bytes. */
+typedef void bitship_mve_product(const struct bitship_mve_row *d);
+int bitship_mve_fully_connected_by(const struct bitship_mve_dense *p, bitship_mve_product *product,
+                                   int32_t pitch, const int8_t *x, const void *weights, const int32_t *table,
+                                   int8_t *out);
+
 #endif

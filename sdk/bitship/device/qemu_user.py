@@ -53,7 +53,7 @@ class QemuUserDevice:
                 f"{package.path}: {self.name} runs tvm and firmware packages; this is an executorch package"
             )
         with (
-            LocalTransfer(self._program()).open() as transfer,
+            LocalTransfer((self._program(), *self._emulator.options)).open() as transfer,
             opened_package(transfer, package, role or RUNNER_ROLE, self._deadline_s) as session,
         ):
             yield session

@@ -7,6 +7,7 @@ from bitship.graph.base import Array, TensorType
 from bitship.graph.dtypes import DType
 from bitship.graph.ir import Graph, Node, Port, Quant
 from bitship.graph.ops import AnyOp
+from bitship.graph.packing import Packing
 
 
 class GraphBuilder:
@@ -20,7 +21,8 @@ class GraphBuilder:
         self.fold = fold
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, Array] = {}
-        self._by_bytes: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self.packing: dict[str, Packing] = {}
+        self._by_bytes: dict[tuple[str, tuple[int, ...], bytes, Packing | None], str] = {}
         self._inputs: list[Port] = []
         self._nodes: list[Node] = []
 
@@ -38,14 +40,19 @@ class GraphBuilder:
         self._inputs.append(Port(name, self.types[name], quant))
         return name
 
-    def constant(self, name: str, value: Array) -> str:
-        """Add a constant (or find the equal one there is) and return its name."""
+    def constant(self, name: str, value: Array, packing: Packing | None = None) -> str:
+        """Add a constant (or find the equal one there is) and return its name.
+
+        packing  store it in four bits (`bitship.graph.packing`); `verify` refuses values that need more
+        """
         value = np.ascontiguousarray(value).reshape(np.shape(value))
-        key = (value.dtype.name, value.shape, value.tobytes())
+        key = (value.dtype.name, value.shape, value.tobytes(), packing)
         if key not in self._by_bytes:
             name = self._unique(name)
             self.types[name] = TensorType(tuple(value.shape), DType.of(value))
             self.constants[name] = value
+            if packing is not None:
+                self.packing[name] = packing
             self._by_bytes[key] = name
         return self._by_bytes[key]
 
@@ -76,4 +83,5 @@ class GraphBuilder:
             outputs=tuple(Port(name, self.types[name], quant) for name, quant in outputs),
             nodes=tuple(reversed(kept)),
             constants={k: v for k, v in self.constants.items() if k in needed},
+            packing=self.packing,
         )

@@ -25,6 +25,9 @@ Ops that accumulate may carry an epilogue, `requant`: a `rescale` applied to the
 A file (`.bitship`) is a safetensors body with the constants and the graph as JSON in its metadata. The digest covers
 everything that decides the bits and their meaning.
 
+An int8 constant may be packed: stored in four bits, as `code * multiplier` with a code in [-8, 7] and one multiplier
+for every group of elements of a row, or none ([int4.md](int4.md)). Its values, so every op and the digest, stay.
+
 | op | operands | attributes |
 |---|---|---|
 """

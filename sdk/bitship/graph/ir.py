@@ -15,6 +15,7 @@ from bitship.errors import GraphError, MissingDependencyError
 from bitship.graph.base import MAX_ELEMENTS, MAX_RANK, Array, TensorType, as_bytes
 from bitship.graph.dtypes import DType
 from bitship.graph.ops import AnyOp
+from bitship.graph.packing import Packing, packed_bytes
 
 
 class Quant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +53,7 @@ class Graph:
     outputs    handed back, in order; each names an input, a constant or a node's output
     nodes      in execution order: every operand is an input, a constant or an earlier node's output
     constants  weights, biases and tables, read only
+    packing    int8 constants that are stored in four bits, by name; the values and the digest are the same without
     """
 
     name: str
@@ -59,6 +61,7 @@ class Graph:
     outputs: tuple[Port, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array] = field(default_factory=dict)
+    packing: Mapping[str, Packing] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frozen: dict[str, Array] = {}
@@ -67,6 +70,8 @@ class Graph:
             array.flags.writeable = False
             frozen[name] = array
         object.__setattr__(self, "constants", MappingProxyType(frozen))
+        packing = {name: how for name, how in self.packing.items() if name in frozen}
+        object.__setattr__(self, "packing", MappingProxyType(packing))
 
     @cached_property
     def types(self) -> Mapping[str, TensorType]:
@@ -91,8 +96,13 @@ class Graph:
 
     @property
     def constant_bytes(self) -> int:
-        """Bytes of all constants."""
-        return sum(int(c.nbytes) for c in self.constants.values())
+        """Bytes of all constants as files store them: packed ones in four bits."""
+        return sum(self.stored_bytes(name) for name in self.constants)
+
+    def stored_bytes(self, name: str) -> int:
+        """Return the bytes of one constant as a file stores it."""
+        value = self.constants[name]
+        return packed_bytes(value.shape, self.packing[name]) if name in self.packing else int(value.nbytes)
 
     def node_macs(self, node: Node) -> int:
         """Multiply-accumulates of one node."""

@@ -9,29 +9,40 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as st
 
-from bitship.errors import BitshipError, FormatError
+from bitship.errors import BitshipError, FormatError, GraphError
 from bitship.graph.dtypes import DType
 from bitship.graph.ir import Graph, Node, Port
+from bitship.graph.packing import Packing, pack, unpack
 from bitship.graph.verify import verify
 
 SUFFIX = ".bitship"
 SCHEMA = 1
 
 
-class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The JSON part of the file."""
+class _Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A constant whose tensor in the body holds what ``packing.pack`` made of it."""
+
+    shape: tuple[int, ...]
+    packing: Packing
+
+
+class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The JSON part of the file; a graph without packed constants has no ``packed``."""
 
     schema: int
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     nodes: tuple[Node, ...]
+    packed: dict[str, _Packed] = {}
 
 
 def save(graph: Graph, path: Path) -> None:
     """Write the graph to one file, under a temporary name first; the same graph gives the same bytes."""
-    body = _Body(SCHEMA, graph.name, graph.inputs, graph.outputs, graph.nodes)
-    data = st.save(dict(graph.constants), metadata={"bitship": msgspec.json.encode(body).decode()})
+    packed = {k: _Packed(graph.constants[k].shape, how) for k, how in sorted(graph.packing.items())}
+    body = _Body(SCHEMA, graph.name, graph.inputs, graph.outputs, graph.nodes, packed)
+    stored = {k: pack(v, graph.packing[k], k) if k in packed else v for k, v in graph.constants.items()}
+    data = st.save(stored, metadata={"bitship": msgspec.json.encode(body).decode()})
     write_atomic(path, data)
 
 
@@ -66,7 +77,15 @@ def loads(data: bytes, where: str) -> Graph:
             )
         if array.dtype == np.bool_ and int(array.view(np.uint8).max(initial=0)) > 1:
             raise FormatError(f"{where}: constant '{name}' is bool and holds a byte that is neither 0 nor 1")
-    graph = Graph(body.name, body.inputs, body.outputs, body.nodes, constants)
+    for name, how in body.packed.items():
+        if name not in constants:
+            raise FormatError(f"{where}: packed constant '{name}' is missing")
+        try:
+            constants[name] = unpack(constants[name], how.shape, how.packing, f"constant '{name}'")
+        except GraphError as e:
+            raise FormatError(f"{where}: {e}") from None
+    packing = {name: how.packing for name, how in body.packed.items()}
+    graph = Graph(body.name, body.inputs, body.outputs, body.nodes, constants, packing)
     verify(graph)
     return graph
 

@@ -6,6 +6,7 @@ from bitship.errors import GraphError, OverflowProofError
 from bitship.graph.base import Interval, Operand
 from bitship.graph.ir import Graph
 from bitship.graph.ops import OPS
+from bitship.graph.packing import split
 
 
 def verify(graph: Graph) -> Mapping[str, Interval]:
@@ -20,6 +21,8 @@ def verify(graph: Graph) -> Mapping[str, Interval]:
         known[port.name] = Operand(port.type, Interval.of(port.type.dtype))
     for name, value in graph.constants.items():
         known[name] = Operand(types[name], Interval(int(value.min()), int(value.max())), value)
+    for name, how in graph.packing.items():
+        split(graph.constants[name], how, f"{graph.name}: constant '{name}'")
     for node in graph.nodes:
         if type(node.op) not in OPS:
             raise GraphError(f"{graph.name}: node '{node.output}': {type(node.op).__name__} is not an op of the graph")

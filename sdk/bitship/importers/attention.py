@@ -10,6 +10,7 @@ import numpy as np
 
 from bitship.errors import UnsupportedError
 from bitship.graph.base import Array
+from bitship.graph.builder import GraphBuilder
 from bitship.graph.dtypes import DType
 from bitship.graph.ops import Add, Rescale, ShiftGelu, Shiftmax, SoftmaxMatMul, TableSoftmax
 from bitship.importers import functions, shapes
@@ -90,11 +91,15 @@ def softmax_matmul(
     return QuantizedTensor(g.view(made, shape), shape, out)
 
 
+def masked_by(b: GraphBuilder, name: str, logits: str, mask: str) -> str:
+    """Give int8 logits code -128 where an int16 mask (broadcast) is -256, none other that code; elsewhere it is 0."""
+    clamped = msgspec.structs.replace(_IDENTITY, dtype=DType.INT32, qmin=-127, qmax=127)
+    return b.node(name, Add(clamped, None, _IDENTITY), logits, mask)
+
+
 def masked(g: Integerizer, name: str, x: QuantizedTensor, mask: Array) -> QuantizedTensor:
     """Give int8 logits code -128 where the constant mask (broadcast, bool) is true, and no other that code."""
     x = g.natural(x)
-    whole = DType.INT32
-    clamped = msgspec.structs.replace(_IDENTITY, dtype=whole, qmin=-127, qmax=127)
     shape = (1,) * (len(x.shape) - mask.ndim) + mask.shape
     addend = g.b.constant(f"{name}.mask", np.where(mask, -256, 0).astype(np.int16).reshape(shape))
-    return replace(x, name=g.b.node(name, Add(clamped, None, _IDENTITY), x.name, addend))
+    return replace(x, name=masked_by(g.b, name, x.name, addend))

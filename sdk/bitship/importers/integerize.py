@@ -30,6 +30,7 @@ from bitship.graph.ops import (
     Table,
     Transpose,
 )
+from bitship.graph.packing import Packing, fits
 from bitship.importers import functions
 
 STORED = {3: (0, 2, 1), 4: (0, 2, 3, 1)}  # by rank: where the axes of planes are taken from
@@ -99,11 +100,15 @@ class QuantizedTensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """Constant integer weights: int8, output channel first, one scale or one per output channel."""
+    """Constant integer weights: int8, output channel first, one scale or one per output channel.
+
+    packing  how they are stored in four bits, None for eight; groups run over a row in the order of ``values``
+    """
 
     values: Array
     scales: tuple[float | Fraction, ...]
     zero_point: int = 0
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -230,7 +235,8 @@ class Integerizer:
             ints.append(functions.round_half_up(Fraction(real) / step))
         if len(w.scales) == 1 and len(set(scales)) == 1:
             scales = scales[:1]
-        return Weights(values, tuple(scales), w.zero_point), np.array(ints, np.int64).astype(np.int32)
+        packing = w.packing if w.packing and fits(values, w.packing) else None
+        return Weights(values, tuple(scales), w.zero_point, packing), np.array(ints, np.int64).astype(np.int32)
 
     def _factors(self, x: QuantizedTensor, w: Weights, out: QParams) -> list[Fraction]:
         return [Fraction(x.q.scale) * Fraction(s) / Fraction(out.scale) for s in w.scales]
@@ -264,7 +270,7 @@ class Integerizer:
         else:
             arranged = w.values.transpose(0, 2, 3, 1)
             op = Conv2D(groups=groups, **common)  # type: ignore[arg-type]
-        weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(arranged))
+        weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(arranged), w.packing)
         made = self.b.node(name, op, x.name, weights, self.b.constant(f"{name}.bias", ints))
         return self.result(made, x, out)
 
@@ -282,7 +288,7 @@ class Integerizer:
         w, ints = self.accumulator_bias(x, w, bias)
         rows, depth = int(np.prod(x.shape[:-1], dtype=np.int64)), x.shape[-1]
         op = FullyConnected(x.q.zero_point, w.zero_point, self.epilogue(self._factors(x, w, out), out, limits))
-        weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(w.values))
+        weights = self.b.constant(f"{name}.weight", np.ascontiguousarray(w.values), w.packing)
         flat = self.view(x.name, (rows, depth))
         made = self.b.node(name, op, flat, weights, self.b.constant(f"{name}.bias", ints))
         shape = (*x.shape[:-1], w.values.shape[0])

@@ -17,7 +17,7 @@ def unroll(graph: Graph, stage: Stage) -> Graph:
     b = GraphBuilder(graph.name)
     for port in graph.inputs:
         b.input(port.name, port.type.shape, port.type.dtype, port.quant)
-    names = {name: b.constant(name, value) for name, value in graph.constants.items()}
+    names = {name: b.constant(name, value, graph.packing.get(name)) for name, value in graph.constants.items()}
     names |= {p.name: p.name for p in graph.inputs}
     names[g.output] = _cached(g, b, names) if stage.halo is Halo.CACHED else _recomputed(g, b, names)
     for node in graph.nodes[stage.nodes :]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from bitship.errors import QuantizationError
 from bitship.graph.base import Array
+from bitship.graph.packing import Packing
 from bitship.importers import attention, shapes
 from bitship.importers.attention import Masked, Probabilities
 from bitship.importers.integerize import QParams, QuantizedTensor, Weights
@@ -16,16 +17,20 @@ from bitship.quantization.recipe import SoftmaxForm
 from bitship.quantization.walk import Walk, evaluated
 
 _SEARCH = np.linspace(0.4, 1.0, 25)
+_MULTIPLIERS = 16  # the largest of a group, and the finest step of a scale
 
 
-def quantize_weights(values: Array, bits: int) -> Weights:
-    """Return symmetric integer weights per index of the first axis.
+def quantize_weights(values: Array, bits: int, group: int = 0) -> Weights:
+    """Return symmetric integer weights per index of the first axis; of 4 bits or fewer they are packed.
 
     values  float64, any rank. With fewer than 8 bits each scale is the one of least squared error among 25 below
             the largest weight's.
+    group   inputs that share a multiplier, where bits are 4 or fewer and a row is longer than that
     """
     most = (1 << (bits - 1)) - 1
     rows = values.reshape(values.shape[0], -1)
+    if bits <= 4 and 0 < group < rows.shape[1]:
+        return _grouped(values, most, group)
     full = np.maximum(np.abs(rows).max(axis=1), 2.0**-60) / most
     best = full.copy()
     if bits < 8:
@@ -37,7 +42,30 @@ def quantize_weights(values: Array, bits: int) -> Weights:
             least = np.minimum(error, least)
     best = best.astype(np.float32).astype(np.float64)
     integers = np.clip(np.rint(rows / best[:, None]), -most, most).astype(np.int8)
-    return Weights(integers.reshape(values.shape), tuple(best.tolist()))
+    packing = Packing() if bits <= 4 else None
+    return Weights(integers.reshape(values.shape), tuple(best.tolist()), packing=packing)
+
+
+def _grouped(values: Array, most: int, group: int) -> Weights:
+    """Return weights ``code * multiplier``: the multiplier in [1, 16] of least squared error for every group.
+
+    A channel's scale lets its largest weight be the largest code times 16, so a product fits int8, and multiplier and
+    scale together are what "per-group scale" means elsewhere (the two levels of arXiv 2405.04532).
+    """
+    o = values.shape[0]
+    flat = values.reshape(o, -1)
+    count = -(-flat.shape[1] // group)
+    rows = np.pad(flat, ((0, 0), (0, count * group - flat.shape[1]))).reshape(o, count, group)
+    scales = (np.maximum(np.abs(flat).max(axis=1), 2.0**-56) / (most * _MULTIPLIERS)).astype(np.float32)
+    units = rows / scales.astype(np.float64)[:, None, None]
+    best, least = np.zeros(rows.shape, np.int64), np.full((o, count), np.inf)
+    for multiplier in range(1, _MULTIPLIERS + 1):
+        found = np.clip(np.rint(units / multiplier), -most, most).astype(np.int64) * multiplier
+        error = ((found - units) ** 2).sum(axis=2)
+        best = np.where((error < least)[..., None], found, best)
+        least = np.minimum(error, least)
+    integers = best.reshape(o, -1)[:, : flat.shape[1]].reshape(values.shape).astype(np.int8)
+    return Weights(integers, tuple(float(s) for s in scales), packing=Packing(group))
 
 
 class PlannedWalk(Walk):
@@ -119,7 +147,9 @@ class PlannedWalk(Walk):
         if not bool(value.isfinite().all()):
             raise QuantizationError(f"{where(node)}: weights '{arg.name}' hold values that are not finite")
         bits = self.recipe.layer_bits.get(module_path(node), self.recipe.weight_bits)
-        found = quantize_weights(value.double().numpy(), bits)
+        pointwise = value.dim() == 2 or tuple(value.shape[2:]) == (1, 1)
+        group = self.recipe.weight_group if pointwise else 0
+        found = quantize_weights(value.double().numpy(), bits, group)
         scales = np.array(found.scales).reshape(-1, *(1,) * (found.values.ndim - 1))
         self.constants[arg.name] = found.values * scales
         return found

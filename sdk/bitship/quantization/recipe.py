@@ -60,7 +60,9 @@ class Recipe:
     """Symmetric weights per output channel, activations per tensor, int32 bias, one rounding.
 
     percentile        in (50, 100], for Calibrator.PERCENTILE
-    weight_bits       2 to 8, stored as int8
+    weight_bits       2 to 8; of 4 or fewer, packed two to a byte (`bitship.graph.packing`)
+    weight_group      inputs that share an integer multiplier, in matrix products and 1x1 convolutions of 4 bits or
+                      fewer; 0: one scale per output channel alone
     layer_bits        weight bits of single layers, by their module path (``blocks.0.mlp.fc1``)
     activation_bits   8 (affine, or symmetric) or 16 (always symmetric)
     residual_bits     of the tensors that are added up into what a layer norm reads: 8, or 16 (symmetric)
@@ -71,6 +73,7 @@ class Recipe:
     calibrator: Calibrator = Calibrator.MINMAX
     percentile: float = 99.99
     weight_bits: int = 8
+    weight_group: int = 0
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     activation_bits: int = 8
     residual_bits: int = 16
@@ -84,6 +87,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for bits in (self.weight_bits, *self.layer_bits.values()):
             _check(2 <= bits <= 8, f"weight bits {bits}: 2 to 8 are allowed")
+        _check(self.weight_group in (0, 32, 64), f"weight_group {self.weight_group}: 0, 32 and 64 are allowed")
         _check(50 < self.percentile <= 100, f"percentile {self.percentile}: (50, 100] is allowed")
         for what, bits in (("activation_bits", self.activation_bits), ("residual_bits", self.residual_bits)):
             _check(bits in (8, 16), f"{what} {bits}: 8 and 16 are allowed")
@@ -104,6 +108,8 @@ RECIPES = {
     "ivit": Recipe(symmetric=True, softmax=SoftmaxForm.SHIFTMAX, gelu=GeluForm.SHIFTGELU, norm=NormForm.I_LAYER_NORM),
     "w8a16": Recipe(activation_bits=16),
     "w4a8": Recipe(weight_bits=4, migration=Migration.REPARAMETERISE),
+    "w4a8_g32": Recipe(weight_bits=4, weight_group=32, migration=Migration.REPARAMETERISE),
+    "w4a8_g64": Recipe(weight_bits=4, weight_group=64, migration=Migration.REPARAMETERISE),
 }
 
 

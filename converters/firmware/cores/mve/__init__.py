@@ -22,8 +22,11 @@ FAMILY: Mapping[type[Op], Callable[[Graph, Node], Call | None]] = {
 }
 
 # Function without its prefix to the sources it needs, relative to firmware/src.
+_CONV2D = ("mve/conv2d.c", "mve/block.c", "mve/dense.c")
 FILES: dict[str, tuple[str, ...]] = {
-    "mve_conv2d": ("mve/conv2d.c", "mve/block.c", "mve/dense.c"),
+    "mve_conv2d": _CONV2D,
+    "mve_conv2d_int4": (*_CONV2D, "mve/int4.c"),
+    "mve_fully_connected_int4": (*_CONV2D, "mve/int4.c"),
     "mve_depthwise_conv2d": ("mve/depthwise_conv2d.c", "mve/depthwise.c"),
     "mve_fully_connected": ("mve/dense.c",),
     **dict.fromkeys(("mve_add", "mve_add_linear", "mve_mul"), ("mve/binary.c",)),
@@ -38,5 +41,6 @@ HEADERS: tuple[str, ...] = (
     "mve/dense.h",
     "mve/depthwise.h",
     "mve/gather.h",
+    "mve/loops.h",
     "mve/mve.h",
 )

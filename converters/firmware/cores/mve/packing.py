@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitship.graph import ops
+from bitship.graph import Graph, Node, ops
 from bitship.graph.base import Array, Ints
 from bitship.graph.calls import Packed
 from bitship.graph.dtypes import DType
+from bitship.graph.packing import split
 
 PIECE = 16  # bytes of a vector
 GROUP = 4  # channels that a block stores together
@@ -78,6 +79,33 @@ def panels(w: Array) -> Packed:
     full = np.zeros((channels, depth), np.int8)
     full[: w.shape[0], : w.shape[1]] = w
     return Packed(full.reshape(channels // 2, 2, depth // PIECE, PIECE).transpose(0, 2, 1, 3).tobytes())
+
+
+def nibbles(graph: Graph, node: Node) -> Packed | None:
+    """Return packed weights of a depth beyond one vector in the order of a block of four bits; None for others.
+
+    Pairs of channels: 16 codes of the first in the low halves of 16 bytes, those of the second in the high ones; with
+    groups, a byte with the multiplier of each before them.
+    """
+    name = node.inputs[1]
+    packing = graph.packing.get(name)
+    if packing is None or packing.group % PIECE:
+        return None
+    codes, multipliers = split(graph.constants[name], packing, name)
+    rows = codes.reshape(len(codes), -1)
+    channels, depth = up(rows.shape[0], GROUP), up(rows.shape[1], PIECE)
+    if depth == PIECE:
+        return None
+    full = np.zeros((channels, depth), np.uint8)
+    full[: rows.shape[0], : rows.shape[1]] = rows.view(np.uint8) & 15
+    pairs = full.reshape(channels // 2, 2, depth // PIECE, PIECE)
+    bytes_ = pairs[:, 0] | pairs[:, 1] << 4
+    if not packing.group:
+        return Packed(bytes_.tobytes())
+    each = np.ones((channels, depth // PIECE), np.uint8)
+    repeated = np.repeat(multipliers, packing.group // PIECE, 1)[:, : depth // PIECE]
+    each[: len(repeated)] = repeated
+    return Packed(np.concatenate([each.reshape(channels // 2, 2, -1).transpose(0, 2, 1), bytes_], 2).tobytes())
 
 
 # The lanes of the four vectors of sums that even and odd products widen into.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bitship.converters.firmware.cores.epilogues import SIXTEENTH, sixteenth
 from bitship.converters.firmware.cores.mve.packing import (
     GROUP,
     NINE,
@@ -13,6 +14,7 @@ from bitship.converters.firmware.cores.mve.packing import (
     Rounding,
     epilogue,
     folded,
+    nibbles,
     pairs_fit,
     panels,
     stream,
@@ -21,11 +23,12 @@ from bitship.converters.firmware.cores.mve.packing import (
 )
 from bitship.graph import Graph, Node, ops
 from bitship.graph.base import Array, Ints, TensorType
-from bitship.graph.calls import Call, CStruct
+from bitship.graph.calls import Call, CStruct, Packed
 from bitship.graph.calls.overlap import Walk, distance, window_distance
 from bitship.graph.calls.structs import struct
 from bitship.graph.calls.windows import pool as plain_pool
 from bitship.graph.dtypes import DType
+from bitship.graph.packing import Packing, fits
 
 
 def _dense(op: Any) -> bool:
@@ -43,7 +46,7 @@ def _fields(op: Any, x: tuple[int, ...], out: tuple[int, ...], rounding: Roundin
     return struct(
         "mve_window",
         **shape,
-        **{**ones, **dict.fromkeys(("pad_top", "pad_left", "together", "padded_rows"), 0), **fields},
+        **{**ones, **dict.fromkeys(("pad_top", "pad_left", "together", "padded_rows", "grouped"), 0), **fields},
         input_zero_point=op.input_zero_point,
         output_zero_point=op.requant.output_zero_point,
         qmin=op.requant.qmin,
@@ -105,14 +108,20 @@ def conv2d(graph: Graph, node: Node) -> Call | None:
     if padded:
         taps = w.shape[2] * w.shape[3]
         rows = np.pad(rows.reshape(*w.shape[:2], taps), ((0, 0), (0, 0), (0, PIECE - taps))).reshape(len(rows), -1)
+    small = None if padded else nibbles(graph, node)
     return Call(
-        "bitship_mve_conv2d",
-        _window(op, x, out, w.shape[1:3], e.rounding, padded_rows=int(padded)),
-        (node.inputs[0], panels(rows), table(bias, e, up(len(rows), GROUP))),
+        "bitship_mve_conv2d_int4" if small else "bitship_mve_conv2d",
+        _window(op, x, out, w.shape[1:3], e.rounding, padded_rows=int(padded), grouped=_grouped(graph, node, small)),
+        (node.inputs[0], small or panels(rows), table(bias, e, up(len(rows), GROUP))),
         node.output,
         _scratch(rows),
         (_distance(op, x, out, _lag(rows.shape[1], out.shape[2]) if direct else 0), None, None),
     )
+
+
+def _grouped(graph: Graph, node: Node, small: Packed | None) -> int:
+    """Whether packed weights have multipliers."""
+    return int(small is not None and graph.packing[node.inputs[1]].group > 0)
 
 
 def _pads_rows(w: TensorType) -> bool:
@@ -144,10 +153,19 @@ def fully_connected(graph: Graph, node: Node) -> Call | None:
     w, bias, e = found
     count, channels = graph.types[node.inputs[0]].shape[0], up(len(w), GROUP)
     near = distance(np.arange(count) * w.shape[1], len(w), 1 if count < GROUP else _lag(w.shape[1], count))
+    small = nibbles(graph, node)
+    grouped = _grouped(graph, node, small)
+    operands = (node.inputs[0], small or panels(w), table(bias, e, channels))
     if count >= GROUP:
-        params = _fields(op, (1, 1, count, w.shape[1]), (1, 1, count, len(w)), e.rounding)
-        operands = (node.inputs[0], panels(w), table(bias, e, channels))
-        return Call("bitship_mve_conv2d", params, operands, node.output, _scratch(w), (near, None, None))
+        params = _fields(op, (1, 1, count, w.shape[1]), (1, 1, count, len(w)), e.rounding, grouped=grouped)
+        return Call(
+            "bitship_mve_conv2d_int4" if small else "bitship_mve_conv2d",
+            params,
+            operands,
+            node.output,
+            _scratch(w),
+            (near, None, None),
+        )
     params = struct(
         "mve_dense",
         rows=count,
@@ -157,9 +175,20 @@ def fully_connected(graph: Graph, node: Node) -> Call | None:
         qmin=op.requant.qmin,
         qmax=op.requant.qmax,
         rounding=int(e.rounding),
+        grouped=grouped,
     )
-    operands = (node.inputs[0], panels(w), table(bias, e, channels))
-    return Call("bitship_mve_fully_connected", params, operands, node.output, 0, (near, None, None))
+    function = "bitship_mve_fully_connected_int4" if small else "bitship_mve_fully_connected"
+    return Call(function, params, operands, node.output, 0, (near, None, None))
+
+
+def _enlarged(op: ops.DepthwiseConv2D, w: Array, bias: Ints, e: Epilogue) -> tuple[Array, Ints, Epilogue] | None:
+    """Return weights of four bits sixteen times as large, with an epilogue that shifts right: the same bits."""
+    requant = sixteenth(op.requant)
+    larger = None if requant is None else epilogue(requant, len(w))
+    reach = (np.abs(w.astype(np.int64)).sum(1) * 255 + np.abs(bias)) << SIXTEENTH
+    if larger is None or not fits(w, Packing()) or reach.max() >= 1 << 31:
+        return None
+    return (w.astype(np.int16) << SIXTEENTH).astype(np.int8), bias << SIXTEENTH, larger
 
 
 def _together(channels: int, stride: int) -> int:
@@ -175,8 +204,12 @@ def depthwise(graph: Graph, node: Node) -> Call | None:
     op = node.op
     assert isinstance(op, ops.DepthwiseConv2D)
     found = _known(graph, node, depth_last=False)
-    if found is None or graph.types[node.inputs[1]].shape[3] != 1 or found[2].rounding >= Rounding.SINGLE_ANY:
+    if found is None or graph.types[node.inputs[1]].shape[3] != 1:
         return None
+    if found[2].rounding >= Rounding.SINGLE_ANY:
+        found = _enlarged(op, *found)
+        if found is None or found[2].rounding >= Rounding.SINGLE_ANY:
+            return None
     taps, bias, e = found[0].T, found[1], found[2]
     x, out, w = graph.types[node.inputs[0]], graph.types[node.output], graph.types[node.inputs[1]]
     counted = len(taps) != NINE or not pairs_fit(taps.astype(np.int64))

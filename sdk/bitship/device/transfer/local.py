@@ -16,17 +16,17 @@ from bitship.errors import DeviceError
 class LocalTransfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="driver", tag="local"):
     """This machine.
 
-    emulator  a user-mode emulator that runs programs for another processor; nothing is timed then
+    emulator  words before every program that make a user-mode emulator run it; nothing is timed then
     launcher  words before every program of a package: ["taskset", "-c", "3"]
     """
 
-    emulator: str | None = None
+    emulator: tuple[str, ...] = ()
     launcher: tuple[str, ...] = ()
 
     @contextmanager
     def open(self) -> Iterator[Transfer]:
         with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
-            yield _Local(folder, (*self.launcher, *([self.emulator] if self.emulator else [])), bool(self.emulator))
+            yield _Local(folder, (*self.launcher, *self.emulator), bool(self.emulator))
 
 
 class _Local:

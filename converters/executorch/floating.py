@@ -1,0 +1,397 @@
+"""The graph as (dequantize, float op, quantize): what a delegate with arithmetic of its own is given.
+
+Quantization parameters are those of the graph. Each node's torch ops carry its name, so that what a delegate took and
+what it left can be told node by node.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from bitship.converters.executorch.program import require
+from bitship.converters.scales import WEIGHTED, Real, affine, epilogue, factors, narrow, recover, steepness
+from bitship.errors import UnsupportedError
+from bitship.graph import DType, Graph, Node
+from bitship.graph.base import Array
+from bitship.graph.ops import (
+    Add,
+    AvgPool2D,
+    Clamp,
+    Concat,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Gather,
+    LayerNorm,
+    MatMul,
+    MaxPool2D,
+    Mul,
+    Op,
+    Pad,
+    ReduceMax,
+    ReduceSum,
+    Rescale,
+    Reshape,
+    RmsNorm,
+    Slice,
+    Softmax,
+    SoftmaxMatMul,
+    Sub,
+    Table,
+    TableSoftmax,
+    Transpose,
+)
+
+NAME = "bitship"  # the key of a torch node's metadata under which the graph's node is named
+_TO_PLANES = (0, 3, 1, 2)
+_TO_ROWS = (0, 2, 3, 1)
+
+
+class Builder:
+    """Prepares the constants of one program and computes its nodes in float."""
+
+    def __init__(self, graph: Graph, reals: Mapping[str, Real]) -> None:
+        self.graph = graph
+        self.reals = reals
+        self.buffers: dict[str, Array] = {}
+        self.module: Any = None
+
+    def prepare(self) -> None:
+        """Compute every constant tensor; UnsupportedError where one has no symmetric form."""
+        for node in self.graph.nodes:
+            if isinstance(node.op, WEIGHTED):
+                self._weights(node)
+            elif isinstance(node.op, LayerNorm | RmsNorm):
+                self._affine(node)
+            elif isinstance(node.op, Table):
+                self._table(node)
+        for name, real in self.reals.items():
+            if name in self.graph.constants:
+                value = (self.graph.constants[name].astype(np.float64) - real.zero_point) * real.scale
+                value = value.transpose(_TO_PLANES) if value.ndim == 4 else value
+                self.buffers[name] = np.ascontiguousarray(value.astype(np.float32))
+
+    def _weights(self, node: Node) -> None:
+        op, (x, w_name, b_name) = node.op, node.inputs
+        assert isinstance(op, Conv2D | DepthwiseConv2D | FullyConnected)
+        if op.weight_zero_point or w_name not in self.graph.constants or b_name not in self.graph.constants:
+            raise UnsupportedError(f"node '{node.output}': weights must be constant, with zero point 0")
+        w = self.graph.constants[w_name]
+        if isinstance(op, Conv2D):
+            w = w.transpose(0, 3, 1, 2)
+        elif isinstance(op, DepthwiseConv2D):
+            w = w.transpose(2, 3, 0, 1).reshape(-1, 1, *w.shape[:2])
+        out = self.reals[node.output]
+        real = factors(epilogue(node))
+        scales = np.array([f * out.scale / self.reals[x].scale for f in real] * (w.shape[0] // len(real)))
+        bias = self.graph.constants[b_name] * scales * self.reals[x].scale
+        self.buffers[f"{node.output}_b"] = bias.astype(np.float32)
+        if not (narrow(self.graph, x) and narrow(self.graph, node.output)):
+            spread = scales.reshape(-1, *(1 for _ in w.shape[1:]))
+            self.buffers[f"{node.output}_f"] = np.ascontiguousarray((w * spread).astype(np.float32))
+            return
+        self.buffers[f"{node.output}_w"] = np.ascontiguousarray(w)
+        self.buffers[f"{node.output}_s"] = np.maximum(scales, 1e-30).astype(np.float32)
+        self.buffers[f"{node.output}_z"] = np.zeros(scales.shape, np.int64)
+
+    def _affine(self, node: Node) -> None:
+        gain, bias = affine(self.graph, node)
+        repeats = self.graph.types[node.output].shape[-1] // gain.size
+        scale = self.reals[node.output].scale
+        self.buffers[f"{node.output}_g"] = np.tile(gain * scale, repeats).astype(np.float32)
+        self.buffers[f"{node.output}_b"] = np.tile(bias * scale, repeats).astype(np.float32)
+
+    def _table(self, node: Node) -> None:
+        table, out = self.graph.constants[node.inputs[1]], self.reals[node.output]
+        if table.size != 256:
+            raise UnsupportedError(f"node '{node.output}': a table of int16 has no float form")
+        real = (table.astype(np.float64) - out.zero_point) * out.scale
+        self.buffers[f"{node.output}_t"] = real.astype(np.float32)
+
+    def get(self, name: str) -> Any:
+        """Return a buffer of the module by the name it was prepared under."""
+        return self.module.get_buffer(f"k{list(self.buffers).index(name)}")
+
+    def weight(self, node: Node) -> tuple[Any, Any]:
+        """Return (dequantized weights, float bias); weights of a layer with a wide operand or result are float."""
+        import torch
+
+        bias = self.get(f"{node.output}_b")
+        if f"{node.output}_f" in self.buffers:
+            return self.get(f"{node.output}_f"), bias
+        quantized: Any = torch.ops.quantized_decomposed
+        w, scales = self.get(f"{node.output}_w"), self.get(f"{node.output}_s")
+        zeros = self.get(f"{node.output}_z")
+        return quantized.dequantize_per_channel(w, scales, zeros, 0, -128, 127, torch.int8), bias
+
+    def quantized(self, name: str, x: Any) -> Any:
+        """Return x as int8 of a tensor's scale and zero point; x itself where the tensor is wider."""
+        import torch
+
+        if not narrow(self.graph, name):
+            return x
+        ops: Any = torch.ops.quantized_decomposed
+        r = self.reals[name]
+        return ops.quantize_per_tensor(x, r.scale, r.zero_point, -128, 127, torch.int8)
+
+    def real(self, name: str, q: Any) -> Any:
+        """Return the reals of an int8 tensor: one dequantization for every reader, as XNNPACK's patterns want."""
+        import torch
+
+        if not narrow(self.graph, name):
+            return q
+        ops: Any = torch.ops.quantized_decomposed
+        r = self.reals[name]
+        return ops.dequantize_per_tensor(q, r.scale, r.zero_point, -128, 127, torch.int8)
+
+    def limited(self, name: str, x: Any, qmin: int, qmax: int) -> Any:
+        """Clamp to the reals of a range that is narrower than the dtype."""
+        import torch
+
+        dtype = self.graph.types[name].dtype
+        if qmin <= dtype.qmin and qmax >= dtype.qmax:
+            return x
+        r = self.reals[name]
+        return torch.nn.functional.hardtanh(x, (qmin - r.zero_point) * r.scale, (qmax - r.zero_point) * r.scale)
+
+
+def _axis(x: Any, axis: int) -> int:
+    """Return where an axis of the graph is: rank 4 is kept as [N, C, H, W]."""
+    return _TO_PLANES.index(axis) if x.dim() == 4 else axis
+
+
+def _rows(x: Any) -> Any:
+    return x.permute(_TO_ROWS) if x.dim() == 4 else x
+
+
+def _stored(x: Any) -> Any:
+    return x.permute(_TO_PLANES) if x.dim() == 4 else x
+
+
+def _convolution(k: Builder, node: Node, x: Any) -> Any:
+    import torch
+
+    op = node.op
+    assert isinstance(op, Conv2D | DepthwiseConv2D)
+    groups = op.groups if isinstance(op, Conv2D) else x.shape[1]
+    top, bottom, left, right = op.padding
+    if (top, left) != (bottom, right):
+        x = torch.nn.functional.pad(x, (left, right, top, bottom))
+        x, top, left = k.real(node.inputs[0], k.quantized(node.inputs[0], x)), 0, 0
+    return torch.conv2d(x, *k.weight(node), op.stride, (top, left), op.dilation, groups)
+
+
+def _fully_connected(k: Builder, node: Node, x: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.linear(x, *k.weight(node))
+
+
+def _pool(k: Builder, node: Node, x: Any) -> Any:
+    import torch
+
+    op, f = node.op, torch.nn.functional
+    assert isinstance(op, AvgPool2D | MaxPool2D)
+    (top, bottom, left, right), kernel = op.padding, op.kernel
+    if (top, left) != (bottom, right) or 2 * top > kernel[0] or 2 * left > kernel[1]:
+        raise UnsupportedError(f"node '{node.output}': {op.name} with uneven padding")
+    if isinstance(op, MaxPool2D):
+        return f.max_pool2d(x, kernel, op.stride, (top, left))
+    return f.avg_pool2d(x, kernel, op.stride, (top, left), count_include_pad=False)
+
+
+def _reduced(k: Builder, node: Node, x: Any) -> Any:
+    assert isinstance(node.op, ReduceSum | ReduceMax)
+    axes = [_axis(x, a) for a in node.op.axes]
+    return x.mean(axes, keepdim=True) if isinstance(node.op, ReduceSum) else x.amax(axes, keepdim=True)
+
+
+def _pad(k: Builder, node: Node, x: Any) -> Any:
+    import torch
+
+    assert isinstance(node.op, Pad)
+    r = k.reals[node.inputs[0]]
+    order = _TO_PLANES if x.dim() == 4 else range(x.dim())
+    flat = [n for axis in reversed(order) for n in node.op.padding[axis]]
+    return torch.nn.functional.pad(x, flat, value=(node.op.value - r.zero_point) * r.scale)
+
+
+def _slice(k: Builder, node: Node, x: Any) -> Any:
+    op = node.op
+    assert isinstance(op, Slice)
+    for axis, (b, n, s) in enumerate(zip(op.start, op.size, op.steps(), strict=True)):
+        place = _axis(x, axis)
+        if (b, n, s) != (0, x.shape[place], 1):
+            x = x[(slice(None),) * place + (slice(b, b + (n - 1) * s + 1, s),)]
+    return x
+
+
+def _gather(k: Builder, node: Node, x: Any) -> Any:
+    import torch
+
+    assert isinstance(node.op, Gather)
+    indices = k.graph.constants.get(node.inputs[1])
+    if indices is None:
+        raise UnsupportedError(f"node '{node.output}': a gather by computed indices")
+    limit = k.graph.types[node.inputs[0]].shape[node.op.axis] - 1
+    return torch.index_select(x, _axis(x, node.op.axis), torch.from_numpy(np.clip(indices, 0, limit)))
+
+
+def _softmax(k: Builder, node: Node, x: Any) -> Any:
+    import torch
+
+    op = node.op
+    if isinstance(op, TableSoftmax | SoftmaxMatMul) and op.masked:
+        raise UnsupportedError(f"node '{node.output}': a masked softmax")
+    step = steepness(k.graph, node) / k.reals[node.inputs[0]].scale
+    return torch.softmax(x * step, _axis(x, len(k.graph.types[node.inputs[0]].shape) - 1))
+
+
+def _softmax_matmul(k: Builder, node: Node, x: Any, v: Any) -> Any:
+    import torch
+
+    return torch.bmm(_softmax(k, node, x), v)
+
+
+def _matmul(k: Builder, node: Node, a: Any, b: Any) -> Any:
+    import torch
+
+    out = k.reals[node.output].scale
+    product = k.reals[node.inputs[0]].scale * k.reals[node.inputs[1]].scale
+    y, factor = torch.bmm(a, b), factors(epilogue(node))[0] * out / product
+    return y if abs(factor - 1) < 1e-6 else y * factor
+
+
+def _mul(k: Builder, node: Node, a: Any, b: Any) -> Any:
+    out = k.reals[node.output].scale
+    factor = factors(epilogue(node))[0] * out / (k.reals[node.inputs[0]].scale * k.reals[node.inputs[1]].scale)
+    return a * b if abs(factor - 1) < 1e-6 else a * b * factor
+
+
+def _norm(k: Builder, node: Node, x: Any) -> Any:
+    import torch
+
+    op, rows = node.op, _rows(x)
+    assert isinstance(op, LayerNorm | RmsNorm)
+    epsilon = max(op.epsilon, 1) * (k.reals[node.inputs[0]].scale / rows.shape[-1]) ** 2
+    gain, bias = k.get(f"{node.output}_g"), k.get(f"{node.output}_b")
+    shape = (rows.shape[-1],)
+    if isinstance(op, LayerNorm):
+        return _stored(torch.nn.functional.layer_norm(rows, shape, gain, bias, epsilon))
+    return _stored(torch.nn.functional.rms_norm(rows, shape, gain, epsilon) + bias)
+
+
+def _reshape(k: Builder, node: Node, x: Any) -> Any:
+    assert isinstance(node.op, Reshape)
+    rows = x if x.dim() == 4 and x.shape[2:] == (1, 1) else _rows(x)
+    return _stored(rows.reshape(node.op.shape))
+
+
+def _concat(k: Builder, node: Node, *xs: Any) -> Any:
+    import torch
+
+    assert isinstance(node.op, Concat)
+    return torch.cat(xs, _axis(xs[0], node.op.axis))
+
+
+FLOAT: dict[type[Op], Callable[..., Any]] = {
+    Conv2D: _convolution,
+    DepthwiseConv2D: _convolution,
+    FullyConnected: _fully_connected,
+    MatMul: _matmul,
+    Add: lambda k, node, a, b: a + b,
+    Sub: lambda k, node, a, b: a - b,
+    Mul: _mul,
+    AvgPool2D: _pool,
+    MaxPool2D: _pool,
+    ReduceSum: _reduced,
+    ReduceMax: _reduced,
+    Rescale: lambda k, node, x: x,
+    Clamp: lambda k, node, x: x,
+    Reshape: _reshape,
+    Transpose: lambda k, node, x: _stored(_rows(x).permute(node.op.perm)),
+    Concat: _concat,
+    Pad: _pad,
+    Slice: _slice,
+    Gather: _gather,
+    Softmax: _softmax,
+    TableSoftmax: _softmax,
+    SoftmaxMatMul: _softmax_matmul,
+    LayerNorm: _norm,
+    RmsNorm: _norm,
+}
+
+
+def _looked_up(k: Builder, node: Node, q: Any) -> Any:
+    """Return a table's reals for int8 codes."""
+    import torch
+
+    return k.get(f"{node.output}_t")[q.to(torch.int64) + 128]
+
+
+def _node(k: Builder, node: Node, values: dict[str, Any]) -> Any:
+    if isinstance(node.op, Table):
+        y = _looked_up(k, node, values[node.inputs[0]])
+    elif type(node.op) not in FLOAT:
+        raise UnsupportedError(f"node '{node.output}': {node.op.name} has no float form")
+    else:
+        operands = [
+            k.real(i, values[i]) if i in values else k.get(i) for i in node.inputs if i in values or i in k.reals
+        ]
+        y = FLOAT[type(node.op)](k, node, *operands)
+    clamping = isinstance(node.op, Clamp | Rescale | MaxPool2D | AvgPool2D)
+    limits: Any = node.op if clamping else getattr(node.op, "requant", None)
+    if limits is not None:
+        y = k.limited(node.output, y, limits.qmin, limits.qmax)
+    return k.quantized(node.output, y)
+
+
+def _evaluate(k: Builder, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    import torch
+    from torch.fx.traceback import annotate
+
+    values: dict[str, Any] = {}
+    for port, x in zip(k.graph.inputs, inputs, strict=True):
+        r = k.reals[port.name]
+        values[port.name] = k.quantized(port.name, (_stored(x).to(torch.float32) - r.zero_point) * r.scale)
+    for node in k.graph.nodes:
+        with annotate({NAME: node.output}):
+            values[node.output] = _node(k, node, values)
+    results = []
+    for port in k.graph.outputs:
+        r, dtype = k.reals[port.name], port.type.dtype
+        q = torch.round(k.real(port.name, values[port.name]) * (1 / r.scale)) + r.zero_point
+        results.append(_rows(q.clamp(dtype.qmin, dtype.qmax).to(getattr(torch, dtype.value))))
+    return tuple(results)
+
+
+def _check(graph: Graph) -> None:
+    allowed = (DType.INT8, DType.UINT8, DType.INT16)
+    if any(p.type.dtype not in allowed for p in (*graph.inputs, *graph.outputs)):
+        raise UnsupportedError("its inputs and outputs must be int8, uint8 or int16")
+    if any(p.name in graph.constants for p in graph.outputs):
+        raise UnsupportedError("its outputs must be computed")
+
+
+def build_module(graph: Graph) -> Any:
+    """Return the graph as a torch.nn.Module of (dequantize, float op, quantize): the graph's dtypes in and out.
+
+    Raises UnsupportedError where the graph has no float form (shifts, casts, I-ViT's own ops, tables of int16).
+    """
+    import torch
+
+    require("torch.ao.quantization.fx._decomposed")
+    _check(graph)
+    builder = Builder(graph, recover(graph))
+    builder.prepare()
+
+    class Program(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, *inputs: Any) -> Any:
+            return _evaluate(builder, inputs)
+
+    module = Program()
+    for i, array in enumerate(builder.buffers.values()):
+        module.register_buffer(f"k{i}", torch.from_numpy(array.copy()))
+    builder.module = module
+    return module
