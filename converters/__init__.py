@@ -37,6 +37,7 @@ BACK_ENDS: dict[ConverterName, BackEnd] = {
     ConverterName.QAI_HUB: BackEnd("bitship.converters.qai_hub", "QaiHubConverter", opens=False),
     ConverterName.EXECUTORCH: BackEnd("bitship.converters.executorch", "ExecutorchConverter"),
     ConverterName.TOSA: BackEnd("bitship.converters.tosa", "TosaConverter"),
+    ConverterName.ETHOS_U: BackEnd("bitship.converters.ethosu", "EthosUConverter"),
 }
 
 

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,9 @@ from bitship.figures import FigureKind
 from bitship.graph import Graph, Node
 
 SUFFIX = ".placement.json"
+SKIPPED = "skipped.json"
+
+T = TypeVar("T")
 
 
 class Place(enum.Enum):
@@ -86,6 +90,13 @@ class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(n for n in self.nodes if n.place is Place.CPU)
 
 
+class Skipped(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A delegate that got no artifact, and why, in one line; the rest of the package was made without it."""
+
+    delegate: str
+    reason: str
+
+
 def placed(graph: Graph, node: Node, place: Place, reason: str = "") -> Placed:
     """Return the record of one node of the graph."""
     return Placed(node.output, node.op.name, graph.node_macs(node), place, reason)
@@ -99,22 +110,64 @@ def everywhere(graph: Graph, place: Place) -> tuple[Placed, ...]:
 def write(path: Path, placement: Placement) -> str:
     """Write it beside an artifact (``model.pte`` gives ``model.pte.placement.json``); return the file's name."""
     target = path.with_name(path.name + SUFFIX)
-    target.write_bytes(msgspec.json.format(msgspec.json.encode(placement), indent=2) + b"\n")
+    target.write_bytes(_json(placement))
     return target.name
 
 
 def read(path: Path) -> Placement:
     """Read what ``write`` wrote; PackageError when it is missing or damaged."""
+    return _decode(path, Placement)
+
+
+def write_skipped(folder: Path, skipped: Sequence[Skipped]) -> str:
+    """Write ``skipped.json`` into a package's folder; return the file's name."""
+    (folder / SKIPPED).write_bytes(_json(skipped))
+    return SKIPPED
+
+
+def read_skipped(folder: Path) -> tuple[Skipped, ...]:
+    """Read the delegates that a package was made without; PackageError when the file is damaged."""
+    path = folder / SKIPPED
+    return _decode(path, tuple[Skipped, ...]) if path.is_file() else ()
+
+
+def _json(what: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(what), indent=2) + b"\n"
+
+
+def _decode(path: Path, what: type[T]) -> T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Placement)
+        return msgspec.json.decode(path.read_bytes(), type=what)
     except OSError as e:
         raise PackageError(f"{path}: {e.strerror}; export the package again") from None
     except msgspec.MsgspecError as e:
         raise PackageError(f"{path}: damaged: {e}; export the package again") from None
 
 
-def share_text(placements: Sequence[Placement]) -> str:
-    """Return a line for people: each delegate, its share of the multiply-accumulates, its fallbacks."""
-    return "; ".join(
-        f"{p.delegate}: {p.share:.2%} of the MACs, {len(p.fallbacks)} fallbacks, {p.parts} parts" for p in placements
-    )
+def fallen(placement: Placement) -> list[str]:
+    """Return a line for each kind of node that fell back: the op, a few of the nodes, the reason."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for node in placement.fallbacks:
+        kinds.setdefault((node.op, node.reason), []).append(node.node)
+    return [
+        f"{op} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}): {reason}"
+        for (op, reason), names in kinds.items()
+    ]
+
+
+def lines(placement: Placement) -> list[str]:
+    """Return what people are told: the share of the work, what fell back and why, cost, and how far the bits are."""
+    said = [f"{placement.share:.2%} of the MACs on {placement.delegate}, in {placement.parts} parts"]
+    said += [f"on the CPU: {line}" for line in fallen(placement)]
+    if placement.figures:
+        said.append("; ".join(f"{f.name} {f.value:,.6g} {f.unit} ({f.kind.value})" for f in placement.figures))
+    d = placement.difference
+    if d is not None:
+        sqnr = "no element differs" if d.sqnr_db is None else f"SQNR {d.sqnr_db:.1f} dB"
+        said.append(
+            f"against the graph on {d.inputs} {d.source} inputs: at most {d.max_lsb} LSB, {d.equal:.1%} equal, {sqnr}, "
+            f"top-1 agrees in {d.top1_agreement:.1%}"
+        )
+    elif placement.untested:
+        said.append(f"not measured: {placement.untested}")
+    return said

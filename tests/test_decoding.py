@@ -31,7 +31,7 @@ COUNT = 24  # four windows
 def made(config: BackboneConfig = CONFIG, recipe: StepRecipe | None = None) -> tuple[Any, Graph]:
     from bitship.models.npu.backbone import Backbone, largest
 
-    module = Backbone(config, 3).eval()
+    module = Backbone(config, 7).eval()
     r = np.random.default_rng(0)
     prompts = [torch.from_numpy(r.integers(0, config.vocabulary, 40)) for _ in range(4)]
     return module, step_graph(module, largest(module, prompts), recipe)
@@ -119,6 +119,7 @@ def test_int8_and_int16_ends_of_the_states_are_kept() -> None:
     assert (a[keys + 1][:, :, :-1] == -128).all()
 
 
+@pytest.mark.slow
 def test_the_shared_library_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_path: Path) -> None:
     pytest.importorskip("tvm")
     if shutil.which("cc") is None:
@@ -131,6 +132,7 @@ def test_the_shared_library_gives_the_same_tokens(graph: Graph, wanted: Decoded,
     session.close()
 
 
+@pytest.mark.slow
 def test_executorch_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_path: Path) -> None:
     pytest.importorskip("executorch")
     from bitship.converters.executorch import EXACT, ExecutorchConverter, open_session
@@ -142,6 +144,7 @@ def test_executorch_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_pat
     session.close()
 
 
+@pytest.mark.slow
 def test_emulated_aarch64_gives_the_same_tokens(graph: Graph, wanted: Decoded, tmp_path: Path) -> None:
     pytest.importorskip("tvm")
     target = targets.load("linux-aarch64-dotprod")

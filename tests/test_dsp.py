@@ -10,6 +10,8 @@ from arena import Arena
 from close_calls import every_tensor
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from int4_cases import CASES as INT4_CASES
+from int4_cases import packed
 from merged_cases import ALL_CASES
 from op_builders import I8, I16, Case, D, S, conv, depthwise, fc
 from test_cores import runnable
@@ -156,6 +158,25 @@ def test_random_layers_give_the_bits_of_the_specification(case: Case) -> None:
         np.testing.assert_array_equal(arena.run(*row)[0], spec.run(graph, *row)[0])
 
 
+@settings(deadline=None, max_examples=200)
+@given(case=layers(), group=st.sampled_from([0, 0, 32, 64, 8, 12]), seed=st.integers(0, 99))
+def test_random_layers_of_four_bits_give_the_bits_of_the_specification(case: Case, group: int, seed: int) -> None:
+    graph, rows = packed(str(seed), case, group)
+    arena = Arena(lower_graph(graph, Core.DSP))
+    for row in rows:
+        np.testing.assert_array_equal(arena.run(*row)[0], spec.run(graph, *row)[0])
+
+
+def test_the_four_bit_cases_reach_every_form() -> None:
+    seen = set()
+    for make in INT4_CASES.values():
+        graph = make()[0]
+        for call in lower_for(Core.DSP, graph, graph.nodes[0]):
+            if call.function == "bitship_dsp_conv2d_int4":
+                seen.add((field(call.params, "epilogue"), field(call.params, "group") > 0))
+    assert {(Form.FLOOR, False), (Form.FLOOR, True), (Form.WIDE, False)} <= seen
+
+
 def invoke(call: Call, x: Array, size: int, dtype: Any, **changed: int) -> Array:
     """Run a window kernel on an image, with fields of its parameters changed at run time."""
     ffi, lib = kernels.load()
@@ -181,6 +202,7 @@ STRIPS = [
     conv("strip_s2", (1, 12, 7, 3), 5, (3, 3), stride=(2, 2), padding=(0, 1, 0, 1), izp=-100),
     conv("strip_dilated", (1, 9, 7, 4), 5, (3, 3), dilation=(2, 1), padding=(2, 2, 1, 1), izp=-100),
     conv("strip_1x1", (1, 9, 7, 4), 5, (1, 1), izp=-100),
+    packed("strip_int4", conv("strip_int4", (1, 9, 7, 6), 5, (3, 3), padding=(1, 1, 1, 1), izp=-100)),
     depthwise("strip_dw", (1, 9, 7, 9), (3, 3), padding=(1, 1, 1, 1), izp=50),
     depthwise("strip_dw_5x5", (1, 9, 7, 8), (5, 5), stride=(2, 1), padding=(2, 2, 2, 2), izp=50),
 ]
@@ -214,7 +236,7 @@ def test_a_changed_byte_of_packed_weights_shows(case: Case) -> None:
     whole = every_tensor(graph, feeds[0])[node.output]
     packed = call.operands[1]
     assert isinstance(packed, Packed)
-    for at in range(12):  # biases, or a bias and weights: what follows is in the same loop
+    for at in range(1 if graph.packing else 0, 12):  # biases, or a bias and weights: what follows is in the same loop
         data = bytearray(packed.data)
         data[at] ^= 0x40
         other = replace(call, operands=(call.operands[0], Packed(bytes(data))))

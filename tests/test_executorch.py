@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from merged_cases import ALL_CASES
@@ -18,9 +17,7 @@ from bitship.converters import placement
 from bitship.converters.base import Numerics
 from bitship.converters.executorch import (
     EXACT,
-    SKIPPED,
     ExecutorchConverter,
-    Skipped,
     delegates,
     floating,
     open_session,
@@ -110,8 +107,8 @@ def test_what_a_delegate_leaves_is_named_with_the_op_it_refuses(tmp_path: Path) 
 def test_without_an_xnnpack_program_the_conversion_says_why(name: str, reason: str, tmp_path: Path) -> None:
     graph, _ = CASES[name]()
     conversion = ExecutorchConverter().convert(graph, TARGET, tmp_path)
-    assert conversion.files == (SKIPPED, EXACT)
-    (skipped,) = msgspec.json.decode((tmp_path / SKIPPED).read_bytes(), type=tuple[Skipped, ...])
+    assert conversion.files == (EXACT, placement.SKIPPED)
+    (skipped,) = placement.read_skipped(tmp_path)
     assert skipped.delegate == "xnnpack"
     assert reason in skipped.reason
 
@@ -123,7 +120,7 @@ def test_a_delegate_whose_sdk_is_missing_says_how_to_get_it(
     monkeypatch.delenv("QNN_SDK_ROOT", raising=False)
     graph, _ = CASES["fc"]()
     conversion = ExecutorchConverter((delegate,)).convert(graph, TARGET, tmp_path)
-    (skipped,) = msgspec.json.decode((tmp_path / SKIPPED).read_bytes(), type=tuple[Skipped, ...])
+    (skipped,) = placement.read_skipped(tmp_path)
     assert conversion.artifacts[0].numerics is Numerics.EXACT
     assert delegate.value in skipped.reason
     assert "https://" in skipped.reason

@@ -1,18 +1,23 @@
 """The MVE family: which kernel takes which node, and any geometry gives the specification's bits, at any distance."""
 
+import dataclasses
+
+import msgspec
 import numpy as np
 import pytest
 from arena import Arena
 from close_calls import close_calls, every_tensor, run_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from int4_cases import packed
 from merged_cases import ALL_CASES
-from op_builders import Case, D, S, conv, depthwise, fc
+from op_builders import Case, D, S, conv, depthwise, fc, requant
 
 from bitship.converters.firmware.cores import Core, lower_for
 from bitship.converters.firmware.program import lower_graph
 from bitship.graph import spec
 from bitship.graph.calls import Call
+from bitship.graph.ops import DepthwiseConv2D
 
 TAKEN = {
     "conv_3x3_s2_rgb": "mve_conv2d",
@@ -160,6 +165,47 @@ def test_any_depthwise_convolution(
             rounding=D if double else S,
         )
     )
+
+
+@fuzzed
+@given(
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 6), st.integers(1, 100)),
+    out=st.integers(1, 21),
+    kernel=st.sampled_from([(1, 1), (1, 1), (3, 3), (2, 1)]),
+    double=st.booleans(),
+    group=st.sampled_from([0, 16, 32, 64, 40]),
+    seed=st.integers(0, 99),
+)
+def test_any_convolution_of_four_bits(
+    shape: tuple[int, int, int, int], out: int, kernel: tuple[int, int], double: bool, group: int, seed: int
+) -> None:
+    padding = fitting(shape, kernel, (1, 1), (1, 1, 1, 1) if kernel == (3, 3) else (0, 0, 0, 0))
+    case = conv(str(seed), shape, out, kernel, padding=padding, izp=-7, rounding=D if double else S)
+    assert_exact(packed(str(seed), case, group))
+
+
+@fuzzed
+@given(st.integers(1, 9), st.integers(1, 140), st.integers(1, 21), st.booleans(), st.sampled_from([0, 32, 48]))
+def test_any_fully_connected_layer_of_four_bits(rows: int, depth: int, out: int, double: bool, group: int) -> None:
+    case = fc("any", rows, depth, out, izp=-128, rounding=D if double else S, per_channel=True)
+    assert_exact(packed("any", case, group))
+
+
+@fuzzed
+@given(
+    shape=st.tuples(st.just(1), st.integers(3, 7), st.integers(3, 9), st.integers(1, 40)),
+    factor=st.sampled_from([0.05, 0.4, 0.9]),
+    seed=st.integers(0, 99),
+)
+def test_any_depthwise_convolution_of_four_bits(shape: tuple[int, int, int, int], factor: float, seed: int) -> None:
+    graph, rows = packed(str(seed), depthwise(str(seed), shape, (3, 3), padding=(1, 1, 1, 1), izp=-5))
+    (node,) = graph.nodes
+    assert isinstance(node.op, DepthwiseConv2D)
+    r = requant(np.random.default_rng(seed), shape[3], factor)  # shifts left among them
+    node = msgspec.structs.replace(node, op=msgspec.structs.replace(node.op, requant=r))
+    graph = dataclasses.replace(graph, nodes=(node,))
+    assert [c.function for c in lower_for(Core.MVE, graph, node)] == ["bitship_mve_depthwise_conv2d"]
+    assert_exact((graph, rows))
 
 
 @fuzzed

@@ -3,7 +3,7 @@
     model.pte                          the graph in integer torch ops; same bits as the graph, on any ExecuTorch runtime
     model.DELEGATE.pte                 the graph as (dequantize, float op, quantize), delegated; close, not the same
     model.DELEGATE.pte.placement.json  where its nodes run, and how close it is where that can be measured here
-    delegates.json                     for delegates without a program: why
+    skipped.json                     for delegates without a program: why
 
 ExecuTorch: https://pytorch.org/executorch (1.4).
 """
@@ -25,21 +25,13 @@ from bitship.graph import Graph
 from bitship.targets import Delegate, Target
 
 EXACT = "model.pte"
-SKIPPED = "delegates.json"
-
-
-class Skipped(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A delegate that got no program, and why, in one line."""
-
-    delegate: str
-    reason: str
 
 
 class ExecutorchConverter:
     """Lowers a graph for ExecuTorch. Same graph, same programs.
 
     delegates  which get a program of their own; the target's, or XNNPACK, when None. One that cannot have a program
-               is no error: ``delegates.json`` gives the reason
+               is no error: ``skipped.json`` gives the reason
     """
 
     def __init__(self, delegates: Sequence[Delegate] | None = None) -> None:
@@ -62,13 +54,12 @@ class ExecutorchConverter:
             try:
                 artifact = _delegated(graph, delegate, out)
             except BitshipError as e:
-                skipped.append(Skipped(delegate.value, str(e)))
+                skipped.append(placement.Skipped(delegate.value, str(e)))
                 continue
             artifacts.append(artifact)
             files += [artifact.path, artifact.placement]
         if skipped:
-            (out / SKIPPED).write_bytes(msgspec.json.format(msgspec.json.encode(skipped), indent=2) + b"\n")
-            files.append(SKIPPED)
+            files.append(placement.write_skipped(out, skipped))
         return Conversion(
             files=tuple(sorted(files)),
             artifacts=tuple(artifacts),
@@ -97,4 +88,4 @@ def open_session(path: Path, graph: Graph) -> ExecutorchSession:
     return ExecutorchSession(path, graph)
 
 
-__all__ = ["EXACT", "SKIPPED", "ExecutorchConverter", "ExecutorchSession", "Skipped", "open_session"]
+__all__ = ["EXACT", "ExecutorchConverter", "ExecutorchSession", "open_session"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bitship.converters.firmware.cores.dsp_conv import Weights, call, constants, dense, epilogue, geometry, wrapped
-from bitship.converters.firmware.cores.epilogues import Epilogue
+from bitship.converters.firmware.cores.epilogues import SIXTEENTH, Epilogue, Form, sixteenth
 from bitship.graph import Graph, Node
 from bitship.graph.base import Ints
 from bitship.graph.calls import Call, Packed
@@ -44,5 +44,10 @@ def depthwise_conv2d(graph: Graph, node: Node) -> Call | None:
         return None
     flat = w.reshape(kh * kw, c)
     form = epilogue(op.requant, flat.T, bias, op.input_zero_point)
+    larger = sixteenth(op.requant) if np.abs(flat).max() <= 1 << SIXTEENTH else None
+    if form.form is Form.RAW and larger is not None:  # factors of half and more: sums of four-bit weights are small
+        other = epilogue(larger, flat.T << SIXTEENTH, bias << SIXTEENTH, op.input_zero_point)
+        if other.form is not Form.RAW:
+            flat, bias, form = flat << SIXTEENTH, bias << SIXTEENTH, other
     packed = _pack(flat, wrapped(bias - op.input_zero_point * flat.sum(0) + form.added), form)
     return call("dsp_depthwise_conv2d", node, size, (c, kh, kw, c), packed, form, Weights.HALVES, c, lag=1)

@@ -4,22 +4,14 @@ import msgspec
 import numpy as np
 
 from bitship.converters.firmware.cores.dsp_conv import PIXELS, Weights, call, epilogue, ordered, wrapped
-from bitship.converters.firmware.cores.epilogues import Epilogue
+from bitship.converters.firmware.cores.epilogues import SIXTEENTH, Epilogue, sixteenth
 from bitship.graph import Graph, Node
 from bitship.graph.base import Array, Ints
 from bitship.graph.calls import Call, Packed
-from bitship.graph.ops import Conv2D, FullyConnected, Rescale, Rounding
+from bitship.graph.ops import Conv2D, FullyConnected
 from bitship.graph.packing import split
 
-SIXTEENTH = 4  # bits that sums are too far left
 _PAIR = 8  # elements of a word
-
-
-def sixteenth(requant: Rescale | None) -> Rescale | None:
-    """Return the rescale of sums sixteen times as large: exact for one rounding, None for anything else."""
-    if requant is None or requant.rounding is not Rounding.SINGLE or min(requant.shift) - SIXTEENTH < -31:
-        return None
-    return msgspec.structs.replace(requant, shift=tuple(s - SIXTEENTH for s in requant.shift))
 
 
 def _words(codes: Ints) -> Array:

@@ -14,12 +14,14 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from bitship.graph import DType
 from bitship.graph.base import Ints
 from bitship.graph.ops import Rescale, Rounding
 
+SIXTEENTH = 4  # bits that sums of four-bit weights can be too far left
 _WORD = 1 << 32
 _FAR = 22  # a right shift whose thresholds are still computed in int64
 _NEAR = np.stack([np.arange(1 << 15), -np.arange(1 << 15)], 1).reshape(-1)  # what may be added to a bias
@@ -63,6 +65,13 @@ class Epilogue:
         else:
             y = (self.offset - (v < 0) + ((2 * v * self.multiplier + (1 << 31)) >> 32)) >> self.shift
         return np.asarray(np.clip(y, -128, 127))
+
+
+def sixteenth(requant: Rescale | None) -> Rescale | None:
+    """Return the rescale of sums sixteen times as large: exact for one rounding, None for anything else."""
+    if requant is None or requant.rounding is not Rounding.SINGLE or min(requant.shift) - SIXTEENTH < -31:
+        return None
+    return msgspec.structs.replace(requant, shift=tuple(s - SIXTEENTH for s in requant.shift))
 
 
 def raw(channels: int) -> Epilogue:

@@ -59,6 +59,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Lower a model for a target and write a package: artifacts, graph, golden vectors, manifest."""
+    from bitship.converters import placement
     from bitship.exporting import export as run
     from bitship.package import MANIFEST
 
@@ -89,7 +90,11 @@ def export(
     if m.schedule:
         c.print(f"  {m.schedule}")
     for a in m.artifacts:
-        c.print(f"  {a.role:12} {a.numerics.value:9} {a.path}")
+        c.print(f"  {a.role:12} {a.numerics.value:10} {a.path}")
+        for line in placement.lines(placement.read(package.path / a.placement)) if a.placement else ():
+            c.print(f"    {line}", markup=False)
+    for skipped in placement.read_skipped(package.path):
+        c.print(f"  without {skipped.delegate}: {skipped.reason}", markup=False)
 
 
 def fit(

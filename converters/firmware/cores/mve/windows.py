@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bitship.converters.firmware.cores.epilogues import SIXTEENTH, sixteenth
 from bitship.converters.firmware.cores.mve.packing import (
     GROUP,
     NINE,
@@ -27,6 +28,7 @@ from bitship.graph.calls.overlap import Walk, distance, window_distance
 from bitship.graph.calls.structs import struct
 from bitship.graph.calls.windows import pool as plain_pool
 from bitship.graph.dtypes import DType
+from bitship.graph.packing import Packing, fits
 
 
 def _dense(op: Any) -> bool:
@@ -179,6 +181,16 @@ def fully_connected(graph: Graph, node: Node) -> Call | None:
     return Call(function, params, operands, node.output, 0, (near, None, None))
 
 
+def _enlarged(op: ops.DepthwiseConv2D, w: Array, bias: Ints, e: Epilogue) -> tuple[Array, Ints, Epilogue] | None:
+    """Return weights of four bits sixteen times as large, with an epilogue that shifts right: the same bits."""
+    requant = sixteenth(op.requant)
+    larger = None if requant is None else epilogue(requant, len(w))
+    reach = (np.abs(w.astype(np.int64)).sum(1) * 255 + np.abs(bias)) << SIXTEENTH
+    if larger is None or not fits(w, Packing()) or reach.max() >= 1 << 31:
+        return None
+    return (w.astype(np.int16) << SIXTEENTH).astype(np.int8), bias << SIXTEENTH, larger
+
+
 def _together(channels: int, stride: int) -> int:
     """Pixels of a row to take as one: so many that whole vectors suffice, and that the loop over them is worth it."""
     if stride != 1 or channels >= 16 * PIECE:
@@ -192,8 +204,12 @@ def depthwise(graph: Graph, node: Node) -> Call | None:
     op = node.op
     assert isinstance(op, ops.DepthwiseConv2D)
     found = _known(graph, node, depth_last=False)
-    if found is None or graph.types[node.inputs[1]].shape[3] != 1 or found[2].rounding >= Rounding.SINGLE_ANY:
+    if found is None or graph.types[node.inputs[1]].shape[3] != 1:
         return None
+    if found[2].rounding >= Rounding.SINGLE_ANY:
+        found = _enlarged(op, *found)
+        if found is None or found[2].rounding >= Rounding.SINGLE_ANY:
+            return None
     taps, bias, e = found[0].T, found[1], found[2]
     x, out, w = graph.types[node.inputs[0]], graph.types[node.output], graph.types[node.inputs[1]]
     counted = len(taps) != NINE or not pairs_fit(taps.astype(np.int64))
