@@ -12,6 +12,7 @@ from bitship.converters.base import Artifact, Conversion, Footprint, Numerics
 from bitship.converters.tflite.lower import lower
 from bitship.converters.tflite.session import LiteRtSession
 from bitship.graph import Graph
+from bitship.passes.int4 import unpacked
 from bitship.targets import Target
 
 FILE = "model.tflite"
@@ -28,7 +29,7 @@ class TfliteConverter:
         return Conversion(
             files=(FILE,),
             artifacts=(Artifact(FILE, "tflite", Numerics.EXACT),),
-            footprint=Footprint(graph.constant_bytes, largest_live_bytes(graph)),
+            footprint=Footprint(unpacked(graph).constant_bytes, largest_live_bytes(graph)),
             tools={"ai-edge-litert": version("ai-edge-litert")},
         )
 
