@@ -2,7 +2,7 @@
 
 python -m benchmarks.exactness --data FOLDER [--inputs 100] [--device-inputs 5] [--only NAME] [--json FILE]
 python -m benchmarks.exactness --suite transformers
-python -m benchmarks.exactness [--suite transformers] --with tosa
+python -m benchmarks.exactness [--suite transformers] --with tosa,tflite,onnx
 """
 
 import argparse
@@ -100,6 +100,8 @@ class Extra(msgspec.Struct, frozen=True):
 
 EXTRAS: dict[str, Extra] = {
     "tosa": Extra("TOSA reference", ConverterName.TOSA, 5, 5),
+    "tflite": Extra("LiteRT, exported", ConverterName.TFLITE, 100, 100),
+    "onnx": Extra("ONNX", ConverterName.ONNX, 100, 100),
 }
 
 

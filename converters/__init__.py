@@ -33,8 +33,11 @@ BACK_ENDS: dict[ConverterName, BackEnd] = {
     ConverterName.TVM: BackEnd("bitship.converters.tvm", "TvmConverter", threads=True),
     ConverterName.TFLITE: BackEnd("bitship.converters.tflite", "TfliteConverter"),
     ConverterName.ONNX: BackEnd("bitship.converters.onnx", "OnnxConverter"),
+    ConverterName.OPENVINO: BackEnd("bitship.converters.openvino", "OpenvinoConverter"),
+    ConverterName.QAI_HUB: BackEnd("bitship.converters.qai_hub", "QaiHubConverter", opens=False),
     ConverterName.EXECUTORCH: BackEnd("bitship.converters.executorch", "ExecutorchConverter"),
     ConverterName.TOSA: BackEnd("bitship.converters.tosa", "TosaConverter"),
+    ConverterName.ETHOS_U: BackEnd("bitship.converters.ethosu", "EthosUConverter"),
 }
 
 

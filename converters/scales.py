@@ -6,7 +6,7 @@ weights, tables and norms leave their result's scale free, because a constant ta
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -216,33 +216,43 @@ def _free(node: Node, graph: Graph, ratios: _Ratios) -> None:
 
 
 class _ZeroPoints:
-    """Disjoint sets of tensors that share a zero point."""
+    """Disjoint sets of tensors whose zero points have a known difference."""
 
     def __init__(self) -> None:
-        self._up: dict[str, str] = {}
+        self._up: dict[str, tuple[str, int]] = {}
         self._known: dict[str, int] = {}
 
-    def root(self, name: str) -> str:
-        """Return the representative of a tensor's set."""
+    def find(self, name: str) -> tuple[str, int]:
+        """Return (representative, zero point of the tensor less that of the representative)."""
+        total = 0
         while name in self._up:
-            name = self._up[name]
-        return name
+            name, more = self._up[name]
+            total += more
+        return name, total
 
-    def join(self, names: Iterable[str]) -> None:
-        """Record that tensors share their zero point."""
-        first, *others = (self.root(name) for name in names)
-        for other in others:
-            if other != first:
-                self._up[other] = first
+    def join(self, a: str, b: str, more: int = 0) -> None:
+        """Record that the zero point of b is that of a plus ``more``."""
+        (ra, da), (rb, db) = self.find(a), self.find(b)
+        if ra != rb:
+            self._up[rb] = (ra, da + more - db)
 
     def tell(self, name: str, zero_point: int | None, node: Node) -> None:
         """Record a zero point; UnsupportedError when it is not the one known."""
-        if zero_point is not None and self._known.setdefault(self.root(name), zero_point) != zero_point:
+        if zero_point is None:
+            return
+        root, more = self.find(name)
+        if self._known.setdefault(root, zero_point - more) != zero_point - more:
             raise UnsupportedError(f"node '{node.output}': it takes '{name}' with another zero point than it has")
 
     def of(self, name: str) -> int:
         """Return a tensor's zero point, 0 where nobody says."""
-        return self._known.get(self.root(name), 0)
+        root, more = self.find(name)
+        return self._known.get(root, 0) + more
+
+
+def _moves(node: Node) -> bool:
+    """Whether a node only adds a number to its codes, as between uint8 and int8."""
+    return isinstance(node.op, Rescale) and factors(node.op) == [1.0]
 
 
 def _zero_points(graph: Graph) -> dict[str, int]:
@@ -250,8 +260,13 @@ def _zero_points(graph: Graph) -> dict[str, int]:
     sets = _ZeroPoints()
     for node in graph.nodes:
         if isinstance(node.op, KEEPING):
-            sets.join((*kept(node), node.output))
+            for name in (*kept(node), node.output):
+                sets.join(node.inputs[0], name)
+        elif isinstance(node.op, Rescale) and _moves(node):
+            sets.join(node.inputs[0], node.output, node.op.output_zero_point - node.op.input_zero_point)
     for node in graph.nodes:
+        if _moves(node):
+            continue
         sets.tell(node.output, _written_zero_point(node), node)
         for name, zero_point in zip(node.inputs, read_zero_points(node), strict=False):
             sets.tell(name, zero_point, node)

@@ -10,14 +10,17 @@ from merged_cases import ALL_CASES
 from op_cases import CASES
 from random_nets import mobilenet_v2
 
+from bitship import targets
+from bitship.converters import placement
 from bitship.converters.base import Numerics
 from bitship.converters.tflite import FILE, TfliteConverter, factors, open_session
 from bitship.converters.tflite.lower import lower
+from bitship.converters.tflite.provenance import softmax_table
 from bitship.errors import FormatError, GraphError
-from bitship.graph import DType, Graph, GraphBuilder, spec
+from bitship.graph import DType, Graph, GraphBuilder, Quant, spec
 from bitship.graph.base import Array
 from bitship.graph.fixedpoint import quantize_multiplier
-from bitship.graph.ops import Clamp
+from bitship.graph.ops import Clamp, Softmax
 from bitship.loading import load
 from bitship.package import golden_inputs
 from bitship.targets import ConverterName, Target, TargetKind
@@ -96,6 +99,34 @@ def test_no_scales_are_found_for_multipliers_that_no_float32_gives() -> None:
     assert list(factors.result_scales(pairs, 0.5)) == []
 
 
+def test_for_an_npu_there_is_a_file_of_whole_operators_too_tolerant_and_measured(tmp_path: Path) -> None:
+    graph = mobilenet_v2(32, 0.25, 10, blocks=3)
+    conversion = TfliteConverter().convert(graph, targets.load("coral-edgetpu"), tmp_path)
+    assert [a.numerics for a in conversion.artifacts] == [Numerics.EXACT, Numerics.TOLERANT]
+    found = placement.read(tmp_path / conversion.artifacts[1].placement)
+    assert found.share == 1.0
+    assert not found.fallbacks
+    assert found.difference is not None
+    assert found.difference.max_lsb <= 4
+    assert "was not run here" in found.untested
+    exact = placement.read(tmp_path / conversion.artifacts[0].placement)
+    assert {"no float32 scales" in n.reason for n in exact.fallbacks} == {True}
+
+
+CLOSE = ["conv_3x3_double", "dw_3x3_s2", "fc_batch_per_channel", "matmul", "add_single", "mul", "reduce_sum_mean"]
+
+
+@pytest.mark.parametrize("name", [*CLOSE, "softmax", "concat_last", "rescale_int8", "max_pool_clamped"])
+def test_an_operator_with_the_nearest_scales_is_within_one_step(name: str, tmp_path: Path) -> None:
+    graph, feeds = CASES[name]()
+    lowered = lower(graph, exact=False)
+    (tmp_path / FILE).write_bytes(lowered.data)
+    session = open_session(tmp_path / FILE, graph)
+    for inputs in feeds:
+        assert np.abs(session.run(*inputs)[0].astype(int) - spec.run(graph, *inputs)[0]).max() <= 1
+    assert lowered.native == {n.output for n in graph.nodes}
+
+
 def test_inputs_and_constants_as_outputs_and_one_output_twice(tmp_path: Path) -> None:
     b = GraphBuilder("ends")
     x = b.input("x", (2, 3), DType.INT8)
@@ -103,6 +134,16 @@ def test_inputs_and_constants_as_outputs_and_one_output_twice(tmp_path: Path) ->
     y = b.node("y", Clamp(-5, 5), x)
     graph = b.finish([(x, None), (y, None), (k, None), (y, None)])
     check(graph, [(np.arange(-3, 3, dtype=np.int8).reshape(2, 3) * 4,)], tmp_path)
+
+
+def test_flat_rows_of_a_long_softmax_do_not_end_the_process(tmp_path: Path) -> None:
+    scale = 1 / 16
+    table = np.array(softmax_table(scale), np.int32)
+    b = GraphBuilder("flat")
+    x = b.input("x", (2, 1001), DType.INT8, Quant(scale))
+    y = b.node("y", Softmax(), x, b.constant("t", table))
+    graph = b.finish([(y, Quant(1 / 256, -128))])
+    check(graph, [(np.full((2, 1001), v, np.int8),) for v in (-128, 0, 127)], tmp_path)
 
 
 def test_a_session_checks_its_inputs(tmp_path: Path) -> None:

@@ -81,6 +81,10 @@ class FileBuilder:
         code = self.codes.setdefault((name, version), len(self.codes))
         self.operators.append(_Operator(code, list(inputs), list(outputs), options, fields))
 
+    def last_operator(self) -> str:
+        """Return the name of the operator appended last; empty when there is none."""
+        return next((n for (n, _), c in self.codes.items() if self.operators and c == self.operators[-1].code), "")
+
     def encode(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
         """Return the file's bytes; MissingDependencyError without the schema's package."""
         schema: Any = require("ai_edge_litert.schema_py_generated", "litert", "tflite converter")

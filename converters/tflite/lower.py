@@ -8,10 +8,12 @@ import numpy as np
 from bitship.converters.primitives import LOWERINGS, Value
 from bitship.converters.tflite.file import FileBuilder, Label
 from bitship.converters.tflite.machine import PENDING, TfliteMachine
-from bitship.converters.tflite.native import MOVING, NATIVE, Native
+from bitship.converters.tflite.native import JOINING, MOVING, NATIVE, Native, Nearest
 from bitship.converters.tflite.provenance import Provenance
 from bitship.errors import UnsupportedError
 from bitship.graph import DType, Graph, Node, Port
+
+_CARRIERS = ("CAST", "GATHER")  # their results may have scales that their operands have not
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,12 @@ def _label(port: Port) -> Label | None:
 class _Lowering:
     """One graph on its way into a file."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, exact: bool) -> None:
         self.graph = graph
         self.file = FileBuilder()
         self.machine = TfliteMachine(self.file)
-        self.native = Native(self.machine, Provenance(graph))
+        found = Provenance(graph) if exact else Nearest(graph)
+        self.native = Native(self.machine, found, exact)
         self.values: dict[str, Value] = {}
         self.one_to_one: set[str] = set()
 
@@ -66,14 +69,18 @@ class _Lowering:
                 self.one_to_one.add(node.output)
                 return made
         function: Callable[..., Value] = LOWERINGS[type(node.op)]
-        label = self.native.label(node.output)
-        if isinstance(node.op, MOVING) and operands[0].array is None and operands[0].dtype is DType.INT8:
+        label, eight = self.native.label(node.output), self.graph.types[node.output].dtype is DType.INT8
+        if isinstance(node.op, MOVING) and operands[0].array is None and eight:
             label = self.file.tensors[int(operands[0].ref)].label
+            self.one_to_one.add(node.output)
+        elif isinstance(node.op, JOINING) and label is not None and eight:
+            operands = [self.native.as_labelled(x, label) for x in operands]
             self.one_to_one.add(node.output)
         else:
             operands = [self.bare(x) for x in operands]
         y = function(self.machine, node.op, *operands)
-        if y.array is None and y.dtype is DType.INT8 and all(y.ref != x.ref for x in operands):
+        whole = node.output in self.one_to_one or self.file.last_operator() in _CARRIERS
+        if whole and y.array is None and y.dtype is DType.INT8 and all(y.ref != x.ref for x in operands):
             self.file.tensors[int(y.ref)].label = label
         return y
 
@@ -89,9 +96,12 @@ class _Lowering:
         return _own(self.machine, value, taken)
 
 
-def lower(graph: Graph) -> Lowered:
-    """Return the file of a graph; UnsupportedError names a node that has no exact form."""
-    return _Lowering(graph).run()
+def lower(graph: Graph, exact: bool = True) -> Lowered:
+    """Return the file of a graph; UnsupportedError names a node that has no exact form.
+
+    exact  False: operators with scales wherever there is one that comes close, as vendors' compilers want them
+    """
+    return _Lowering(graph, exact).run()
 
 
 def _own(machine: TfliteMachine, value: Value, taken: set[int]) -> int:

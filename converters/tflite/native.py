@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bitship.converters.primitives import Value
+from bitship.converters.scales import narrow, recover, steepness
 from bitship.converters.tflite import factors
 from bitship.converters.tflite.file import Label
 from bitship.converters.tflite.machine import TfliteMachine
@@ -22,18 +23,33 @@ from bitship.converters.tflite.provenance import (
     summing_factors,
     term_ok,
 )
-from bitship.graph import DType, Node, ops
+from bitship.graph import DType, Graph, Node, ops
 from bitship.graph.ops import Rescale, Rounding
 
 _SAME, _VALID = 0, 1
+_SOFTMAX = 512  # LiteRT's reference kernel ends the process where the exponentials of a row sum to this
+
+
+class Nearest:
+    """Scales as the graph's factors have them, to the nearest float32; they give multipliers close to the graph's."""
+
+    def __init__(self, graph: Graph) -> None:
+        reals = recover(graph)
+        self.graph = graph
+        self.scale = {name: factors.f32(r.scale) for name, r in reals.items() if narrow(graph, name)}
+        self.zero_point = {name: r.zero_point for name, r in reals.items()}
 
 
 class Native:
-    """Writes operators with scales into the machine's file."""
+    """Writes operators with scales into the machine's file.
 
-    def __init__(self, machine: TfliteMachine, found: Provenance) -> None:
+    exact  whether an operator must give the node's multipliers; else the nearest scales do, and bits are close
+    """
+
+    def __init__(self, machine: TfliteMachine, found: Provenance | Nearest, exact: bool = True) -> None:
         self.machine = machine
         self.found = found
+        self.exact = exact
         self._relabelled: dict[tuple[int | str, Label | None], Value] = {}
 
     def label(self, name: str, zero_point: int | None = None) -> Label | None:
@@ -81,6 +97,14 @@ class Native:
                 x = self.emit(name, [x, limit], label, x.shape, "MaximumMinimumOptions")
         return x
 
+    def plain(self, r: Rescale | None, rounding: Rounding = Rounding.DOUBLE) -> bool:
+        """Whether an epilogue is one of TFLite's kernels, in its rounding too where that matters."""
+        return plain(r, r.rounding if r is not None and not self.exact else rounding)
+
+    def gives(self, found: object, wanted: object) -> bool:
+        """Whether multipliers are the wanted ones, where that matters."""
+        return found == wanted or not self.exact
+
     def activated(self, label: Label, qmin: int, qmax: int) -> tuple[int, bool]:
         """Return (fused activation, whether a clamp must follow)."""
         kind = factors.activation(label.scale[0], label.zero_point[0], qmin, qmax)
@@ -101,6 +125,8 @@ def _padding(
 
 
 def _parameters(n: Native, pairs: list[factors.Pair], x: float, y: float, single: bool) -> list[float] | None:
+    if not n.exact:
+        return [factors.f32(max(factors.real(*p) * y / x, 1e-30)) for p in pairs]
     if single and len(pairs) == 1:
         scale = factors.product_scale(pairs[0], x, y)
         return None if scale is None else [scale]
@@ -113,7 +139,7 @@ def _weighted(n: Native, node: Node, x: Value, w: Value, bias: Value, shape: Seq
     if (
         w.array is None
         or bias.array is None
-        or not plain(op.requant, Rounding.SINGLE if connected else Rounding.DOUBLE)
+        or not n.plain(op.requant, Rounding.SINGLE if connected else Rounding.DOUBLE)
     ):
         return None
     lx, ly = n.label(node.inputs[0], op.input_zero_point), n.label(node.output)
@@ -157,14 +183,15 @@ def _weighted(n: Native, node: Node, x: Value, w: Value, bias: Value, shape: Seq
 
 def _summing(n: Native, node: Node, a: Value, b: Value, shape: Sequence[int]) -> Value | None:
     op: Any = node.op
-    if not (term_ok(op.a) and term_ok(op.b) and plain(op.requant)) or len(op.requant.multiplier) > 1:
+    terms = [term_ok(r) if n.exact else r is not None for r in (op.a, op.b)]
+    if not all(terms) or not n.plain(op.requant) or op.requant.per_channel:
         return None
     la, lb = (n.label(i, r.input_zero_point) for i, r in zip(node.inputs, (op.a, op.b), strict=True))
     ly = n.label(node.output)
     if la is None or lb is None or ly is None or {a.dtype, b.dtype} != {DType.INT8} or len(shape) > 4:
         return None
     wanted = tuple(pairs_of(r)[0] for r in (op.a, op.b, op.requant))
-    if summing_factors(la.scale[0], lb.scale[0], ly.scale[0]) != wanted:
+    if not n.gives(summing_factors(la.scale[0], lb.scale[0], ly.scale[0]), wanted):
         return None
     kind, clamp = n.activated(ly, op.requant.qmin, op.requant.qmax)
     operands = [n.as_labelled(a, la), n.as_labelled(b, lb)]
@@ -177,9 +204,11 @@ def _mul(n: Native, node: Node, a: Value, b: Value, shape: Sequence[int]) -> Val
     op: Any = node.op
     la, lb = n.label(node.inputs[0], op.a_zero_point), n.label(node.inputs[1], op.b_zero_point)
     ly = n.label(node.output)
-    if not plain(op.requant) or la is None or lb is None or ly is None or {a.dtype, b.dtype} != {DType.INT8}:
+    if not n.plain(op.requant) or la is None or lb is None or ly is None or {a.dtype, b.dtype} != {DType.INT8}:
         return None
-    if [mul_pair(la.scale[0], lb.scale[0], ly.scale[0])] != pairs_of(op.requant) or len(shape) > 4:
+    if op.requant.per_channel or len(shape) > 4:
+        return None
+    if not n.gives([mul_pair(la.scale[0], lb.scale[0], ly.scale[0])], pairs_of(op.requant)):
         return None
     kind, clamp = n.activated(ly, op.requant.qmin, op.requant.qmax)
     operands = [n.as_labelled(a, la), n.as_labelled(b, lb)]
@@ -190,10 +219,10 @@ def _mul(n: Native, node: Node, a: Value, b: Value, shape: Sequence[int]) -> Val
 def _mean(n: Native, node: Node, x: Value, shape: Sequence[int]) -> Value | None:
     op: Any = node.op
     lx, ly = n.label(node.inputs[0], op.input_zero_point), n.label(node.output)
-    if not plain(op.requant) or lx is None or ly is None or x.dtype is not DType.INT8:
+    if not n.plain(op.requant) or lx is None or ly is None or x.dtype is not DType.INT8:
         return None
     count = n.found.graph.types[node.inputs[0]].size // n.found.graph.types[node.output].size
-    if [mean_pair(lx.scale[0], ly.scale[0], count)] != pairs_of(op.requant):
+    if op.requant.per_channel or not n.gives([mean_pair(lx.scale[0], ly.scale[0], count)], pairs_of(op.requant)):
         return None
     axes = n.machine.constant(np.array(op.axes, np.int32))
     y = n.emit("MEAN", [n.as_labelled(x, lx), axes], ly, shape, "ReducerOptions", 2, keepDims=True)
@@ -208,9 +237,11 @@ def _rescale(n: Native, node: Node, x: Value, shape: Sequence[int]) -> Value | N
     whole = (op.qmin, op.qmax) == (op.dtype.qmin, op.dtype.qmax)
     if lx is None or ly is None or op.per_channel or op.pre_shift or not whole:
         return None
-    if x.dtype not in eight or op.dtype not in eight or factors.pair(lx.scale[0] / ly.scale[0]) != pairs_of(op)[0]:
+    if x.dtype not in eight or op.dtype not in eight:
         return None
-    if op.rounding is not Rounding.DOUBLE and pairs_of(op)[0] != (1 << 30, 1):
+    if not n.gives(factors.pair(lx.scale[0] / ly.scale[0]), pairs_of(op)[0]):
+        return None
+    if n.exact and op.rounding is not Rounding.DOUBLE and pairs_of(op)[0] != (1 << 30, 1):
         return None
     return n.emit("QUANTIZE", [n.as_labelled(x, lx)], ly, shape, "QuantizeOptions", 1, op.dtype)
 
@@ -233,10 +264,30 @@ def _pool(n: Native, node: Node, x: Value, shape: Sequence[int]) -> Value | None
 
 def _softmax(n: Native, node: Node, x: Value, table: Value, shape: Sequence[int]) -> Value | None:
     lx = n.label(node.inputs[0])
-    if lx is None or table.array is None or softmax_table(lx.scale[0]) != tuple(int(v) for v in table.array):
+    if lx is None or table.array is None or x.shape[-1] >= _SOFTMAX:
+        return None
+    beta = 1.0 if n.exact else steepness(n.found.graph, node) / lx.scale[0]
+    found = softmax_table(factors.f32(beta) * lx.scale[0])
+    if found is None or (n.exact and found != tuple(int(v) for v in table.array)):
         return None
     label = Label((1 / 256,), (-128,))
-    return n.emit("SOFTMAX", [n.as_labelled(x, lx)], label, shape, "SoftmaxOptions", 2, beta=1.0)
+    return n.emit("SOFTMAX", [n.as_labelled(x, lx)], label, shape, "SoftmaxOptions", 2, beta=beta)
+
+
+def _matmul(n: Native, node: Node, a: Value, b: Value, shape: Sequence[int]) -> Value | None:
+    """BATCH_MATMUL, whose one multiplier rounds as no epilogue of ours is proven to: only where bits may differ."""
+    op: Any = node.op
+    la, lb = n.label(node.inputs[0], op.a_zero_point), n.label(node.inputs[1], op.b_zero_point)
+    ly = n.label(node.output)
+    if n.exact or not n.plain(op.requant) or op.requant.per_channel or {a.dtype, b.dtype} != {DType.INT8}:
+        return None
+    if la is None or lb is None or ly is None:
+        return None
+    product = factors.real(*pairs_of(op.requant)[0]) * ly.scale[0]
+    if abs(product / (la.scale[0] * lb.scale[0]) - 1) > 1e-5:
+        return None
+    y = n.emit("BATCH_MATMUL", [n.as_labelled(a, la), n.as_labelled(b, lb)], ly, shape, "BatchMatMulOptions", 2)
+    return n.clamped(y, ly, op.requant.qmin, op.requant.qmax)
 
 
 def _pad(n: Native, node: Node, x: Value, shape: Sequence[int]) -> Value | None:
@@ -255,6 +306,7 @@ NATIVE: dict[type[ops.Op], Callable[..., Value | None]] = {
     ops.Add: _summing,
     ops.Sub: _summing,
     ops.Mul: _mul,
+    ops.MatMul: _matmul,
     ops.ReduceSum: _mean,
     ops.Rescale: _rescale,
     ops.AvgPool2D: _pool,
@@ -263,3 +315,4 @@ NATIVE: dict[type[ops.Op], Callable[..., Value | None]] = {
     ops.Pad: _pad,
 }
 MOVING = (ops.Reshape, ops.Transpose, ops.Slice, ops.Gather)
+JOINING = (ops.Concat, ops.ReduceMax, ops.ReduceMin)

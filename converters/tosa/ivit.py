@@ -29,7 +29,7 @@ def shiftmax(e: Emitter, op: ops.Shiftmax, x: Value) -> Value:
     """Exponentials by table, one division a row; e times the quotient is at most 2^31 - 1."""
     below, _ = shift_exp_tables(op.unit, SHIFTMAX_N)
     q = e.wide(x)
-    codes = e.look_up(below, e.sub(e.row_max(q), q).within(0, 255))
+    codes = e.look_up(below, e.sub(e.wide(e.row_max(x)), q).within(0, 255))
     if op.masked:
         codes = e.select(e.equal(q, -128), op.unit, codes)
     inverse = e.intdiv(e.const(np.full((1,) * q.rank, _HIGH)), _saturated_sum(e, codes).within(1, _HIGH))
@@ -40,7 +40,7 @@ def shiftgelu(e: Emitter, op: ops.ShiftGelu, x: Value) -> Value:
     """x times its gate, whose exponentials come from two tables."""
     below, zero = shift_exp_tables(op.unit, SHIFTGELU_N)
     q = e.wide(x)
-    largest = e.row_max(q)
+    largest = e.wide(e.row_max(x))
     codes = e.look_up(below, e.sub(largest, q).within(0, 255))
     floor = e.look_up(zero, e.add(largest, 128))
     total = e.add(e.minimum(codes, e.sub(_HIGH, floor)), floor, (1, _HIGH))

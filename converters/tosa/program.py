@@ -1,6 +1,6 @@
 """From an integer graph to a TOSA program: one emitter for every op of the graph, in one table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -54,18 +54,21 @@ EMITTERS: dict[type[ops.Op], Callable[..., Value]] = {
 UNSIGNED = (ops.Rescale, ops.Clamp, ops.Cast, ops.Pad)
 
 
-def emit(graph: Graph) -> Emitter:
+def emit(graph: Graph, ranges: Mapping[str, Interval] | None = None) -> Emitter:
     """Return the program of a graph; UnsupportedError names the node that TOSA's integer profile cannot hold.
+
+    ranges  of every tensor, where the graph is a part of one that ``verify`` has proven; its own proof when None
 
     Every tensor of the graph keeps its name, its shape (a scalar has shape [1]) and the range ``verify`` has proven.
     """
     e = Emitter()
-    ranges = verify(graph)
+    ranges = verify(graph) if ranges is None else ranges
     values: dict[str, Value] = {}
     for port in graph.inputs:
         if port.type.dtype is DType.INT64:
             raise UnsupportedError(f"tosa: input '{port.name}' is int64, which TOSA 1.0 has not; int32 is allowed")
-        values[port.name] = e.input(port.name, port.type.shape or (1,), ELEMENTS[port.type.dtype])
+        value = e.input(port.name, port.type.shape or (1,), ELEMENTS[port.type.dtype])
+        values[port.name] = _known(value, ranges[port.name], port.type.dtype)
     for name, array in graph.constants.items():
         if graph.types[name].dtype is DType.UINT8:
             array = array.astype("int16") - (0 if _is_table(graph, name) else UINT8_OFFSET)
@@ -82,12 +85,16 @@ def emit(graph: Graph) -> Emitter:
         element = _element(node.output, out, ranges[node.output])
         found = EMITTERS[type(node.op)](e, node.op, *(values[i] for i in node.inputs), **extra)
         assert (found.shape, found.element) == (out.shape or (1,), element), f"{node.output}: {found} for {out}"
-        known, offset = ranges[node.output], UINT8_OFFSET if out.dtype is DType.UINT8 else 0
-        values[node.output] = found.within(known.lo - offset, known.hi - offset)
+        values[node.output] = _known(found, ranges[node.output], out.dtype)
     for i, port in enumerate(graph.outputs):
         e.scope = f"output{i}"
         e.output(values[port.name])
     return e
+
+
+def _known(value: Value, known: Interval, dtype: DType) -> Value:
+    offset = UINT8_OFFSET if dtype is DType.UINT8 else 0
+    return value.within(known.lo - offset, known.hi - offset)
 
 
 def _accumulator(op: ops.AnyOp, operands: list[Operand]) -> tuple[int, int] | None:

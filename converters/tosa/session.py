@@ -44,6 +44,16 @@ class TosaSession:
             env={k: v for k, v in os.environ.items() if k != "PATH"},  # the model calls a debugger when it stops
         )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return tuple(p.name for p in self._graph.inputs)
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(p.name for p in self._graph.outputs)
+
     def run(self, *inputs: Array) -> tuple[Array, ...]:
         """Return the outputs for inputs of the graph's shapes and dtypes; GraphError when they are of others.
 

@@ -42,7 +42,7 @@ def softmax(e: Emitter, op: ops.Softmax, x: Value, exp_table: Value) -> Value:
 def _exponentials(e: Emitter, x: Value, table: Array, masked: bool) -> Value:
     """Return ``table[max(x) - x]``, 0 for a masked element."""
     rows = e.wide(x)
-    codes = e.look_up(table.astype(np.int64), e.sub(e.row_max(rows), rows).within(0, 255))
+    codes = e.look_up(table.astype(np.int64), e.sub(e.wide(e.row_max(x)), rows).within(0, 255))
     return e.select(e.equal(rows, -128), 0, codes) if masked else codes
 
 

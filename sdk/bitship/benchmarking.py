@@ -32,7 +32,7 @@ from bitship.measuring import Effort, sample
 from bitship.package import Package
 from bitship.passes.picture import FILE as PICTURE
 from bitship.report import SCHEMA, Bits, Report
-from bitship.targets import TargetKind, load
+from bitship.targets import ConverterName, TargetKind, load
 
 HOST, EMULATOR = "host", "emulator"
 PLAN = "plan.json"
@@ -53,8 +53,13 @@ def default_device(package: Package, threads: int = 1) -> Device:
         from bitship.device.qemu_user import QemuUserDevice
 
         return QemuUserDevice(target)
+    if target.kind is TargetKind.CLOUD and target.hub_device is not None:
+        from bitship.device.hub import HubDevice, HubSettings
+
+        return HubDevice(target.name, HubSettings(device=target.hub_device))
     ours = target.triple is None or target.triple.split("-")[0] == platform.machine()
-    if target.kind not in (TargetKind.HOST, TargetKind.LINUX) or not ours:
+    here = target.kind in (TargetKind.HOST, TargetKind.LINUX) or ConverterName.OPENVINO in target.converters
+    if not here or not ours:
         raise DeviceError(f"{package.path}: target '{target.name}' has no emulator; name a device")
     from bitship.device.host import HostDevice
 
@@ -118,6 +123,8 @@ def bench(
     device = device or default_device(package, threads)
     if role is None and isinstance(device, Chooses):
         role = device.role(package)
+    if role is None and not any(a.numerics is Numerics.EXACT for a in package.manifest.artifacts):
+        role = package.manifest.artifacts[0].role
     return _Bench(package, role, package.artifact(role), device, effort, meter, tick).run()
 
 

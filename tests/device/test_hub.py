@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from op_cases import CASES
 from standins.hub_lab import TOKEN, hub, network
 from tool_install import environment
 
 import bitship
+from bitship.converters.base import Numerics
 from bitship.device.base import Profiles
 from bitship.device.desk import Unit, connect
 from bitship.device.hub import HubSettings
@@ -127,3 +129,18 @@ def test_a_package_without_a_model_for_the_hub_says_what_is_needed(package: Pack
     assert (
         connect(Unit(name="s24", target="qualcomm-galaxy-s24")).environment()["device"] == "Samsung Galaxy S24 (Family)"
     )
+
+
+def test_an_exported_package_is_compiled_run_and_profiled_with_its_difference_stated(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, _ = CASES["conv_3x3"]()
+    package = bitship.export(graph, "qualcomm-galaxy-s24", tmp_path / "pkg")
+    with hub(python, tmp_path) as ini:
+        monkeypatch.setenv("QAIHUB_CLIENT_INI", str(ini))
+        settings = HubSettings("Samsung Galaxy S24", python=python, jobs=str(tmp_path / "jobs"))
+        report = bitship.bench(package, connect(Unit(name="s24", target="qualcomm-galaxy-s24", hub=settings)), runs=3)
+    assert report.numerics is Numerics.UNVERIFIED
+    assert report.bits.max_difference <= 1
+    assert report.environment["uploaded"].startswith("model.qdq.onnx, sha256 ")
+    assert {s.name for s in report.samples} >= {"latency", "peak memory"}

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bitship.converters import qai_hub
 from bitship.device.base import DeviceSession, OpSamples, Samples
 from bitship.errors import DeviceError, MissingDependencyError
 from bitship.figures import FigureKind
@@ -26,6 +27,7 @@ from bitship.package import Package
 WORKER = Path(__file__).with_name("hub_worker.py")
 ROLE = "onnx"
 _MISSING = "cannot be imported"
+_NO_TOKEN = "no API token"
 _RESOLUTION_MS = 1e-3  # times come in whole microseconds
 
 
@@ -72,6 +74,10 @@ class HubDevice:
         found["processor"] = ", ".join(a.partition(":")[2] for a in said.get("attributes", ()) if "chipset" in a)
         found |= {key: said[key] for key in ("uploaded", "compile job", "inference job", "profile job") if key in said}
         return {k: v for k, v in found.items() if v}
+
+    def role(self, package: Package) -> str | None:
+        """Return the role of what is uploaded, where the package has it; else that of its exact artifact."""
+        return ROLE if self._settings.model is None and ROLE in {a.role for a in package.manifest.artifacts} else None
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
@@ -182,7 +188,10 @@ class _HubSession:
         """Start the worker and return what it found; DeviceError or MissingDependencyError with its one line."""
         s = self.settings
         request = self.folder / f"{task}.json"
-        inputs = [(p.name, list(p.type.shape), p.type.dtype.value) for p in self.graph.inputs]
+        inputs = [
+            (name, list(p.type.shape), p.type.dtype.value)
+            for name, p in zip(self._names(), self.graph.inputs, strict=True)
+        ]
         body = {
             "task": task,
             "model": str(self.model.resolve()),
@@ -218,10 +227,21 @@ class _HubSession:
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
             kind = MissingDependencyError if _MISSING in said else DeviceError
-            raise kind(f"qai-hub: {said}")
+            unsent = f"; not submitted: {self._jobs_text(inputs)}" if _MISSING in said or _NO_TOKEN in said else ""
+            raise kind(f"qai-hub: {said}{unsent}")
         found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
         self.about.update({k: found[k] for k in ("device", "attributes")} | {"compile job": found["compile_job"]})
         return found
+
+    def _names(self) -> list[str]:
+        """Return the names of the uploaded model's inputs: those of the package's jobs, else the graph's."""
+        job = qai_hub.read(self.package.path) if self.settings.model is None else None
+        return [p.name for p in self.graph.inputs] if job is None else list(job.input_specs)
+
+    def _jobs_text(self, inputs: list[tuple[str, list[int], str]]) -> str:
+        """Return what would have been submitted."""
+        s, specs = self.settings, {n: (tuple(shape), dtype) for n, shape, dtype in inputs}
+        return qai_hub.Job(str(s.device), self.model.name, specs, s.compile_options, "", s.profile_options).text()
 
     def _jobs(self, inputs: object) -> Path:
         """Return the file of job ids of this model on this device with these options."""
