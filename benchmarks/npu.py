@@ -64,7 +64,8 @@ class Cell(msgspec.Struct, frozen=True):
     numerics: Numerics | None = None
     share: float = 0.0
     parts: int = 0
-    fallbacks: tuple[str, ...] = ()
+    fallbacks: int = 0
+    reasons: tuple[str, ...] = ()
     difference: Difference | None = None
     untested: str = ""
     figures: tuple[placement.CostFigure, ...] = ()
@@ -136,6 +137,12 @@ COLUMNS = (
     Column("xnnpack", "host", ConverterName.EXECUTORCH, "xnnpack", runs=True),
     Column("vulkan", "android-arm64", ConverterName.EXECUTORCH, "vulkan"),
     Column("coreml", "apple-neural-engine", ConverterName.EXECUTORCH, "coreml"),
+    Column("openvino-cpu", "openvino-cpu", ConverterName.OPENVINO, "openvino", runs=True),
+    Column("onnxruntime, qdq", "host", ConverterName.ONNX, "onnx", runs=True),
+    Column("litert, vendor", "coral-edgetpu", ConverterName.TFLITE, "vendor", runs=True),
+    Column("qai-hub", "qualcomm-galaxy-s24", ConverterName.QAI_HUB, "onnx"),
+    Column("ethos-u55-128", "ethos-u55-128", ConverterName.ETHOS_U, "npu"),
+    Column("ethos-u85-256", "ethos-u85-256", ConverterName.ETHOS_U, "npu"),
 )
 
 
@@ -157,7 +164,8 @@ def cell(subject: Subject, column: Column, graph: Graph, rows: Rows, out: Path) 
         artifact.numerics,
         found.share,
         found.parts,
-        tuple(f"{n.node} ({n.op}): {n.reason}" for n in found.fallbacks),
+        len(found.fallbacks),
+        tuple(placement.fallen(found)),
         difference,
         found.untested,
         figures,
@@ -217,7 +225,7 @@ def line(c: Cell) -> list[str]:
         sqnr = "exact" if d.sqnr_db is None else f"{d.sqnr_db:.1f}"
         bits = [f"{d.max_lsb}", sqnr, f"{100 * d.top1_agreement:.1f} ({d.inputs} {d.source})"]
     cost = "; ".join(f"{f.name} {f.value:,.4g} {f.unit} {f.kind.value}" for f in c.figures) or c.untested
-    counts = [f"{100 * c.share:.2f}", f"{len(c.fallbacks)}", f"{c.parts}"]
+    counts = [f"{100 * c.share:.2f}", f"{c.fallbacks}", f"{c.parts}"]
     return [c.model, c.delegate, c.numerics.value, *counts, *bits, cost]
 
 
@@ -246,7 +254,7 @@ def main() -> int:
         arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     table("models on delegates", HEAD, [line(c) for c in found], left=2)
     for c in found:
-        for text in dict.fromkeys(c.fallbacks):
+        for text in c.reasons:
             print(f"{c.model}, {c.delegate}: {text}")
     return 0
 

@@ -144,15 +144,21 @@ def _decode(path: Path, what: type[T]) -> T:
         raise PackageError(f"{path}: damaged: {e}; export the package again") from None
 
 
+def fallen(placement: Placement) -> list[str]:
+    """Return a line for each kind of node that fell back: the op, a few of the nodes, the reason."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for node in placement.fallbacks:
+        kinds.setdefault((node.op, node.reason), []).append(node.node)
+    return [
+        f"{op} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}): {reason}"
+        for (op, reason), names in kinds.items()
+    ]
+
+
 def lines(placement: Placement) -> list[str]:
     """Return what people are told: the share of the work, what fell back and why, cost, and how far the bits are."""
     said = [f"{placement.share:.2%} of the MACs on {placement.delegate}, in {placement.parts} parts"]
-    fallen: dict[tuple[str, str], list[str]] = {}
-    for node in placement.fallbacks:
-        fallen.setdefault((node.op, node.reason), []).append(node.node)
-    for (op, reason), names in fallen.items():
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        said.append(f"on the CPU: {op} ({', '.join(names[:3])}{more}): {reason}")
+    said += [f"on the CPU: {line}" for line in fallen(placement)]
     if placement.figures:
         said.append("; ".join(f"{f.name} {f.value:,.6g} {f.unit} ({f.kind.value})" for f in placement.figures))
     d = placement.difference

@@ -49,7 +49,7 @@ class Net:
         n = side // size
         weight = self.parameter(f"{name}.weight", width, c, size, size, spread=1.2 / (c * size * size) ** 0.5)
         parts = image.reshape(c, n, size, n, size).transpose(1, 3, 0, 2, 4).reshape(n * n, -1)
-        return parts @ weight.reshape(width, -1).T + self.parameter(f"{name}.bias", width, spread=0.1)
+        return np.asarray(parts @ weight.reshape(width, -1).T + self.parameter(f"{name}.bias", width, spread=0.1))
 
     def mlp(self, name: str, x: Array, ratio: int = 2) -> Array:
         y = self.seen(f"{name}.qact_gelu", self.linear(f"{name}.fc1", x, x.shape[-1] * ratio))

@@ -17,6 +17,7 @@ from bitship.converters.base import Footprint, Numerics
 from bitship.device.base import Samples
 from bitship.errors import BitsDifferError, DeviceError, FormatError
 from bitship.figures import FigureKind
+from bitship.graph.base import Array
 from bitship.measuring import LEAST_RUNS, Effort, sample
 from bitship.package import Package
 from bitship.report import Bits, Report, compare, summarize
@@ -106,7 +107,7 @@ def test_a_figure_that_vanishes_between_rounds_is_an_error() -> None:
     class Forgetful:
         calls = 0
 
-        def run(self, rows: object) -> list[tuple[np.ndarray, ...]]:
+        def run(self, rows: object) -> list[tuple[Array, ...]]:
             return []
 
         def measure(self, row: object, runs: int, warmup: int) -> tuple[Samples, ...]:

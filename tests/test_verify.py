@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from bitship.errors import GraphError, OverflowProofError
 from bitship.graph import DType, Graph, GraphBuilder, spec, verify
+from bitship.graph.base import Array
 from bitship.graph.ops import Add, Conv2D, FullyConnected, LogicalLeftShift, MaxPool2D, Mul, Rescale, Rounding, Softmax
 
 
-def fully_connected(weights: np.ndarray, bias: np.ndarray, dtype: DType = DType.INT8) -> Graph:
+def fully_connected(weights: Array, bias: Array, dtype: DType = DType.INT8) -> Graph:
     b = GraphBuilder("fc")
     x = b.input("x", (1, weights.shape[1]), dtype)
     y = b.node("y", FullyConnected(), x, b.constant("w", weights), b.constant("b", bias))

@@ -38,7 +38,7 @@ class Board:
             at = t[inside] - start
             step = np.where(at % self.run_s < self.run_s / 4, 1.5, 1.0)
             found[inside] = self.busy_amps * step * (1 + 0.3 * np.sin(2 * np.pi * 330 * at))
-        return found
+        return np.asarray(found)
 
     def marker(self, t: Floats) -> NDArray[np.bool_]:
         """Return the level of the marker line."""

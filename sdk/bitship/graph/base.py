@@ -146,5 +146,5 @@ def exact_matmul(a: Ints, b: Ints) -> Ints:
     depth = a.shape[-1]
     bound = depth * int(np.abs(a).max(initial=0)) * int(np.abs(b).max(initial=0))
     if bound < 1 << 53:
-        return np.rint(a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+        return np.asarray(np.rint(a.astype(np.float64) @ b.astype(np.float64)), np.int64)
     return a @ b

@@ -143,7 +143,7 @@ class Table(Op, frozen=True, tag="table"):
     def run(self, x: Array, table: Array) -> Array:  # type: ignore[override]
         q = x.astype(np.int64)
         if x.dtype != np.int16:
-            return table[q + 128]
+            return np.asarray(table[q + 128])
         t, i = table.astype(np.int64), (q + 32768) >> 7
         return np.asarray(((t[i] * 128 + (t[i + 1] - t[i]) * (q & 127) + 64) >> 7).astype(np.int16))
 

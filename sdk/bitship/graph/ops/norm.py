@@ -114,7 +114,7 @@ class _Norm(Affine, frozen=True):
         """Return z (Q20, int64) of y [..., C] and w [..., 1]."""
         inverse, t = reciprocal_root(np.maximum(w + self.epsilon, 1))
         down = 40 - t
-        return (y * inverse + (np.int64(1) << (down - 1))) >> down
+        return np.asarray((y * inverse + (np.int64(1) << (down - 1))) >> down)
 
     def _check_epsilon(self) -> None:
         check(0 <= self.epsilon < 1 << 61, f"{self.name}: epsilon {self.epsilon} outside [0, 2^61)")

@@ -56,7 +56,7 @@ def _floor_div(a: Array, b: Array) -> Array:
 
 
 def _truncating_div(a: Array, b: Array) -> Array:
-    return np.sign(a) * np.sign(b) * _floor_div(np.abs(a), np.abs(b))
+    return np.asarray(np.sign(a) * np.sign(b) * _floor_div(np.abs(a), np.abs(b)))
 
 
 def _reduce(function: Any) -> Callable[..., Array]:
