@@ -22,6 +22,7 @@ from bitship.converters.measure import measure
 from bitship.errors import BitshipError
 from bitship.extras import quiet
 from bitship.graph import Graph
+from bitship.passes.int4 import unpacked
 from bitship.targets import Delegate, Target
 
 EXACT = "model.pte"
@@ -63,7 +64,7 @@ class ExecutorchConverter:
         return Conversion(
             files=tuple(sorted(files)),
             artifacts=tuple(artifacts),
-            footprint=Footprint(graph.constant_bytes, program.arena_bytes(lowered)),
+            footprint=Footprint(unpacked(graph).constant_bytes, program.arena_bytes(lowered)),
             tools={name: version(name) for name in ("executorch", "torch")},
         )
 

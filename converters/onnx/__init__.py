@@ -23,6 +23,7 @@ from bitship.converters.placement import Placement
 from bitship.converters.tflite import largest_live_bytes
 from bitship.errors import BitshipError, UnsupportedError
 from bitship.graph import Graph
+from bitship.passes.int4 import unpacked
 from bitship.targets import Target
 
 FILE = "model.onnx"
@@ -64,7 +65,7 @@ class OnnxConverter:
         return Conversion(
             files=tuple(sorted(files)),
             artifacts=tuple(artifacts),
-            footprint=Footprint(graph.constant_bytes, largest_live_bytes(graph)),
+            footprint=Footprint(unpacked(graph).constant_bytes, largest_live_bytes(graph)),
             tools={name: version(name) for name in ("onnx", "onnxruntime")},
         )
 

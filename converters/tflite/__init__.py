@@ -23,6 +23,7 @@ from bitship.converters.tflite.lower import Lowered, lower
 from bitship.converters.tflite.session import LiteRtSession
 from bitship.errors import UnsupportedError
 from bitship.graph import Graph
+from bitship.passes.int4 import unpacked
 from bitship.targets import Target
 
 FILE = "model.tflite"
@@ -49,7 +50,7 @@ class TfliteConverter:
         return Conversion(
             files=tuple(sorted(files)),
             artifacts=tuple(artifacts),
-            footprint=Footprint(graph.constant_bytes, largest_live_bytes(graph)),
+            footprint=Footprint(unpacked(graph).constant_bytes, largest_live_bytes(graph)),
             tools={"ai-edge-litert": version("ai-edge-litert")},
         )
 

@@ -8,7 +8,7 @@ which take everything the graph has.
 import enum
 from collections.abc import Callable, Mapping
 
-from bitship.converters.firmware.cores import dsp, mve
+from bitship.converters.firmware.cores import dsp, mve, packed
 from bitship.graph import Graph, Node
 from bitship.graph.base import Op
 from bitship.graph.calls import SMALL_TILE, WIDE_TILE, Call, lower
@@ -28,12 +28,12 @@ class Core(enum.Enum):
 
 _FAMILIES: dict[Core, tuple[Family, ...]] = {
     Core.HOST: (),
-    Core.SCALAR: (),
+    Core.SCALAR: (packed.FAMILY,),
     Core.DSP: (dsp.FAMILY,),
     Core.MVE: (mve.FAMILY, dsp.FAMILY),
 }
 
-_FILES = {**dsp.FILES, **mve.FILES}
+_FILES = {**dsp.FILES, **mve.FILES, **packed.FILES}
 HEADERS = {"dsp": dsp.HEADERS, "mve": mve.HEADERS}
 
 

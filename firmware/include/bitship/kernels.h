@@ -84,8 +84,9 @@ struct bitship_window {
     int32_t tile; /* conv2d: output pixels gathered at once, 1, 2 or 8; more scratch, fewer weight passes */
     int32_t input_zero_point;
     int32_t weight_zero_point;
-    int32_t division; /* avg_pool2d: enum bitship_division */
-    int32_t qmin;     /* pools: output range */
+    int32_t weight_group; /* conv2d_int4: inputs that share a multiplier, even; 0: none do */
+    int32_t division;     /* avg_pool2d: enum bitship_division */
+    int32_t qmin;         /* pools: output range */
     int32_t qmax;
     const struct bitship_rescale *requant;
 };
@@ -96,6 +97,10 @@ struct bitship_window {
 int32_t bitship_conv2d_scratch_bytes(const struct bitship_window *p);
 int bitship_conv2d(const struct bitship_window *p, const void *x, const int8_t *w, const int32_t *bias,
                    void *scratch, int32_t scratch_bytes, void *out);
+/* The same on weights of four bits: for every channel its groups' multipliers (uint8), then two codes a byte,
+ * the first in the low half, the last byte full. scratch: two patches, or one, of int16, even in length. */
+int bitship_conv2d_int4(const struct bitship_window *p, const void *x, const void *w, const int32_t *bias,
+                        void *scratch, int32_t scratch_bytes, void *out);
 
 /* x [N, H, W, C] int8 or int16; w [KH, KW, C, M] int8; bias [C * M] int32; out [N, OH, OW, C * M], out_c = C
  * * M. */

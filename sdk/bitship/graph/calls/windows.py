@@ -30,7 +30,7 @@ _WINDOW = {
     **dict.fromkeys(("stride_h", "stride_w", "dilation_h", "dilation_w"), 1),
     **dict.fromkeys(("pad_top", "pad_left"), 0),
     **dict.fromkeys(("groups", "tile"), 1),
-    **dict.fromkeys(("input_zero_point", "weight_zero_point", "division", "qmin", "qmax"), 0),
+    **dict.fromkeys(("input_zero_point", "weight_zero_point", "weight_group", "division", "qmin", "qmax"), 0),
 }
 
 
