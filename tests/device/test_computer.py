@@ -1,6 +1,5 @@
 """Packages on computers through the plainest transfer: every figure, every step, other processors in emulation."""
 
-import importlib.util
 import platform
 import shutil
 import sys
@@ -126,17 +125,29 @@ def test_a_board_without_a_transfer_is_said() -> None:
         connect(Unit(name="pi", target="linux-aarch64"))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("executorch") is None, reason="executorch is not installed")
-def test_an_executorch_package_runs_with_the_python_over_there(tmp_path: Path) -> None:
-    made = bitship.export(small_net(), "host", tmp_path / "pkg", converter=ConverterName.EXECUTORCH)
+@pytest.mark.parametrize(
+    ("converter", "module"),
+    [
+        pytest.param(ConverterName.EXECUTORCH, "executorch", marks=pytest.mark.slow),
+        (ConverterName.TFLITE, "ai_edge_litert"),
+        (ConverterName.ONNX, "onnxruntime"),
+    ],
+)
+def test_a_package_runs_with_the_runtime_of_the_python_over_there(
+    converter: ConverterName, module: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(module, reason=f"{module} is not installed")
+    made = bitship.export(small_net(), "host", tmp_path / "pkg", converter=converter)
     unit = Unit(name="here", target="host", transfer=LocalTransfer(), runner=sys.executable)
     report = bitship.bench(made, connect(unit), runs=3, warmup=1)
     assert report.bits.exact
     assert {s.name for s in report.samples} == {"latency", "load", "first inference", "peak memory"}
     bare = tmp_path / "python3"
-    bare.write_text("#!/bin/sh\necho 'ModuleNotFoundError: no executorch' >&2; exit 1\n")
+    bare.write_text("#!/bin/sh\necho 'ModuleNotFoundError: none here' >&2; exit 1\n")
     bare.chmod(0o755)
     lacking = Unit(name="here", target="host", transfer=LocalTransfer(), runner=str(bare))
-    with pytest.raises(DeviceError, match="has no executorch"), connect(lacking).open(made, None):
+    with (
+        pytest.raises(DeviceError, match=f"does not import {module}.*none here.*name another Python"),
+        connect(lacking).open(made, None),
+    ):
         pass

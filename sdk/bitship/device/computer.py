@@ -14,7 +14,13 @@ from bitship.errors import DeviceError
 from bitship.package import Package
 from bitship.targets import ConverterName, Target
 
-PTE_RUNNER = Path(__file__).with_name("pte_runner.py")
+PYTHON_RUNNER = Path(__file__).with_name("python_runner.py")
+# What a Python over there must import to run a converter's packages.
+RUNTIMES = {
+    ConverterName.EXECUTORCH: "executorch.runtime, numpy, torch",
+    ConverterName.TFLITE: "ai_edge_litert.interpreter, numpy",
+    ConverterName.ONNX: "onnxruntime, numpy",
+}
 _SHORT_SECONDS = 60.0
 
 _ABOUT = r"""
@@ -35,7 +41,7 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "arm", "armv7l": "
 class RemoteComputer:
     """A unit of devices.toml that packages are copied to and run on.
 
-    runner  for executorch packages, over there: the user's own ``executor_runner``, or a Python with executorch in it
+    runner  over there: a Python with the package's runtime in it, or the user's own ``executor_runner``
     """
 
     def __init__(
@@ -88,16 +94,16 @@ class RemoteComputer:
             return conditions.read(link)
 
     def role(self, package: Package) -> str | None:
-        """Return the runner's role; executorch packages have no runner, their program is run."""
-        return None if package.manifest.converter is ConverterName.EXECUTORCH else RUNNER_ROLE
+        """Return the runner's role; a package that a runtime over there loads has no runner."""
+        return None if package.manifest.converter in RUNTIMES else RUNNER_ROLE
 
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         with ExitStack() as stack:
             link = stack.enter_context(self._connected())
             self._check_machine(link)
-            if package.manifest.converter is ConverterName.EXECUTORCH:
-                session = stack.enter_context(self._executorch(link, package, role))
+            if package.manifest.converter in RUNTIMES:
+                session = stack.enter_context(self._loaded(link, package, role))
             else:
                 made = opened_package(link, package, role or self.role(package) or RUNNER_ROLE, self._deadline_s)
                 session = stack.enter_context(made)
@@ -117,24 +123,25 @@ class RemoteComputer:
             )
 
     @contextmanager
-    def _executorch(self, link: Transfer, package: Package, role: str | None) -> Iterator[DeviceSession]:
+    def _loaded(self, link: Transfer, package: Package, role: str | None) -> Iterator[DeviceSession]:
         model = package.path / package.artifact(role).path
         graph = package.graph()
-        runner = self._runner or "python3"
-        if not re.fullmatch(r"python[\d.]*", PurePosixPath(runner).name):
+        runner, converter = self._runner or "python3", package.manifest.converter
+        if converter is ConverterName.EXECUTORCH and not re.fullmatch(r"python[\d.]*", PurePosixPath(runner).name):
             from bitship.device.executor_runner import opened as opened_executor
 
             with opened_executor(link, runner, model, graph, self._deadline_s) as session:
                 yield session
             return
-        probe = link.run([runner, "-c", "import executorch.runtime, numpy, torch"], _SHORT_SECONDS)
+        probe = link.run([runner, "-c", f"import {RUNTIMES[converter]}"], _SHORT_SECONDS)
         if probe.code != 0:
             said = (probe.stderr.strip().splitlines() or ["nothing said"])[-1]
             raise DeviceError(
-                f"device '{self._name}': {package.path} is an executorch package, and {runner} over there has no "
-                f"executorch ({said}); install it there, or name an executor_runner or another Python: runner = ..."
+                f"device '{self._name}': {package.path} is for {converter.value}, and {runner} over there does "
+                f"not import {RUNTIMES[converter]} ({said}); install it there, or name another Python"
+                f"{' or an executor_runner' if converter is ConverterName.EXECUTORCH else ''}: runner = ..."
             )
         inputs = ",".join(f"{p.type.dtype.value}:{'x'.join(map(str, p.type.shape))}" for p in graph.inputs)
-        words = [runner, PTE_RUNNER.name, model.name, inputs]
-        with opened(link, [PTE_RUNNER, model], words, graph, self._deadline_s) as made:
+        words = [runner, PYTHON_RUNNER.name, model.name, inputs]
+        with opened(link, [PYTHON_RUNNER, model], words, graph, self._deadline_s) as made:
             yield made
