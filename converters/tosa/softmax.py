@@ -42,7 +42,14 @@ def softmax(e: Emitter, op: ops.Softmax, x: Value, exp_table: Value) -> Value:
 def _exponentials(e: Emitter, x: Value, table: Array, masked: bool) -> Value:
     """Return ``table[max(x) - x]``, 0 for a masked element."""
     rows = e.wide(x)
-    codes = e.look_up(table.astype(np.int64), e.sub(e.wide(e.row_max(x)), rows).within(0, 255))
+    below = e.sub(e.wide(e.row_max(x)), rows).within(0, 255)
+    if int(table.max()) > 255:
+        codes = e.look_up(table.astype(np.int64), below)
+    else:  # 8 bits are a TABLE of int8, less 128 on both sides
+        entries = e.const(table.astype(np.int64) - 128, Element.INT8)
+        index = e.cast(e.sub(below, 128), Element.INT8)
+        looked = e.custom("TABLE", [index, entries], x.shape, Element.INT8, (entries.lo, entries.hi))
+        codes = e.add(e.wide(looked), 128)
     return e.select(e.equal(rows, -128), 0, codes) if masked else codes
 
 
