@@ -4,7 +4,7 @@ import numpy as np
 
 from bitship.converters.tosa import products, wide
 from bitship.converters.tosa.emitter import Emitter
-from bitship.converters.tosa.values import Element, Value
+from bitship.converters.tosa.values import UINT8_OFFSET, Element, Value
 from bitship.errors import UnsupportedError
 from bitship.graph import ops
 from bitship.graph.base import Array
@@ -82,11 +82,12 @@ def softmax_matmul(e: Emitter, op: ops.SoftmaxMatMul, x: Value, v: Value, exp_ta
     """
     assert exp_table.array is not None
     r, count = op.requant, x.shape[2]
-    most = int(exp_table.array.max())
+    table = exp_table.array.astype(np.int64) + UINT8_OFFSET
+    most = int(table.max())
     g = (most * count).bit_length() - 1
     if g + _CODE_BITS > 31:
         raise UnsupportedError(f"tosa: node '{e.scope}': softmax_matmul over {count} elements; 16448 are allowed")
-    codes = _exponentials(e, x, exp_table.array, op.masked)
+    codes = _exponentials(e, x, table, op.masked)
     total = e.maximum(e.row_sum(codes), 1)
     inverse, b = _row_reciprocal(e, total)
     b = b.within(0, g)
