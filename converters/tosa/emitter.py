@@ -16,7 +16,8 @@ from bitship.graph.base import Array
 VERSION = (1, 0, 0)
 Range = tuple[int, int]
 Term = Value | int
-_DIV_LOW = -(1 << 31)
+POOLED_ROWS = 16  # rows from which a row maximum is a pooling
+POOLED_LENGTH = 256  # the highest window that Ethos-U pools
 
 
 def serializer() -> Any:
@@ -292,8 +293,28 @@ class Emitter:
         return self.reduce("SUM", a, a.rank - 1, reach)
 
     def row_max(self, a: Value) -> Value:
-        """Largest of the last axis."""
-        return self.reduce("MAX", a, a.rank - 1)
+        """Largest of the last axis.
+
+        Of many int8 rows through MAX_POOL2D over an image with the rows as channels: an NPU reduces its last axis one
+        element at a time.
+        """
+        count, length = a.size // a.shape[-1], a.shape[-1]
+        if a.element is not Element.INT8 or count < POOLED_ROWS or not 1 < length <= POOLED_LENGTH:
+            return self.reduce("MAX", a, a.rank - 1)
+        columns = self.reshape(self.transpose(self.reshape(a, (count, length)), (1, 0)), (1, length, 1, count))
+        largest = self.custom(
+            "MAX_POOL2D",
+            [columns],
+            (1, 1, 1, count),
+            a.element,
+            (a.lo, a.hi),
+            "MaxPool2d",
+            kernel=[length, 1],
+            stride=[1, 1],
+            pad=[0, 0, 0, 0],
+            nan_mode=self._nan,
+        )
+        return self.reshape(largest, (*a.shape[:-1], 1))
 
     # ---- moving elements
 

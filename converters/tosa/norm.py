@@ -136,6 +136,8 @@ def affine(
     columns += [zero] * (len(limbs) - len(columns))
     columns[: len(limbs)] = [e.add(c, limb) for c, limb in zip(columns, limbs, strict=False)]
     y = _shift_down(e, wide.carry(e, columns), op.shift, int(reach.max()))
+    if y.shape != z.shape:  # a shift so far that z is gone from it
+        y = e.add(e.mul(z, 0), y)
     y = e.clamp(y, op.qmin - op.output_zero_point, op.qmax - op.output_zero_point)
     element = {DType.INT8: Element.INT8, DType.INT16: Element.INT16}[op.dtype]
     return e.cast(e.add(y, op.output_zero_point, (op.qmin, op.qmax)), element)

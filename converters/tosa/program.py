@@ -71,8 +71,8 @@ def emit(graph: Graph, ranges: Mapping[str, Interval] | None = None) -> Emitter:
         values[port.name] = _known(value, ranges[port.name], port.type.dtype)
     for name, array in graph.constants.items():
         if graph.types[name].dtype is DType.UINT8:
-            array = array.astype("int16") - (0 if _is_table(graph, name) else UINT8_OFFSET)
-        element = Element.INT16 if _is_table(graph, name) else _element(name, graph.types[name], ranges[name])
+            array = array.astype("int16") - UINT8_OFFSET
+        element = _element(name, graph.types[name], ranges[name])
         values[name] = e.const(array, element)
     for node in graph.nodes:
         e.scope = node.output
@@ -104,11 +104,6 @@ def _accumulator(op: ops.AnyOp, operands: list[Operand]) -> tuple[int, int] | No
     bare = msgspec.structs.replace(op, requant=None)
     found = bare.bounds(bare.infer(*(o.type for o in operands)), *operands)
     return found.lo, found.hi
-
-
-def _is_table(graph: Graph, name: str) -> bool:
-    """Whether a uint8 constant is the table of a softmax_matmul, of which the values count."""
-    return any(isinstance(n.op, ops.SoftmaxMatMul) and n.inputs[2] == name for n in graph.nodes)
 
 
 def _element(name: str, t: TensorType, known: Interval) -> Element:

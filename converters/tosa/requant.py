@@ -125,7 +125,9 @@ def identity(e: Emitter, x: Value, element: Element, reach: tuple[int, int] | No
 
 def centred(e: Emitter, x: Value, zero_point: int, power: int = 0) -> Value:
     """Return ``(x - zero_point) << power`` in int32."""
-    if _eight_bits(x, zero_point) and x.array is None and 0 < power <= _MOST_LEFT:
+    room = 1 << max(29 - power, 0)  # RESCALE's domain at a shift of 30 - power
+    inside = -room <= x.lo - zero_point and x.hi - zero_point < room
+    if _eight_bits(x, zero_point) and x.array is None and 0 < power <= _MOST_LEFT and inside:
         lo, hi = (x.lo - zero_point) << power, (x.hi - zero_point) << power
         return apply(e, x, zero_point, Factor((1 << 30,), (30 - power,), False), Element.INT32, 0, (lo, hi))
     return e.shift_left(e.sub(e.wide(x), zero_point), power)

@@ -4,7 +4,7 @@ import numpy as np
 
 from bitship.converters.tosa import products, wide
 from bitship.converters.tosa.emitter import Emitter
-from bitship.converters.tosa.values import Element, Value
+from bitship.converters.tosa.values import UINT8_OFFSET, Element, Value
 from bitship.errors import UnsupportedError
 from bitship.graph import ops
 from bitship.graph.base import Array
@@ -42,7 +42,14 @@ def softmax(e: Emitter, op: ops.Softmax, x: Value, exp_table: Value) -> Value:
 def _exponentials(e: Emitter, x: Value, table: Array, masked: bool) -> Value:
     """Return ``table[max(x) - x]``, 0 for a masked element."""
     rows = e.wide(x)
-    codes = e.look_up(table.astype(np.int64), e.sub(e.wide(e.row_max(x)), rows).within(0, 255))
+    below = e.sub(e.wide(e.row_max(x)), rows).within(0, 255)
+    if int(table.max()) > 255:
+        codes = e.look_up(table.astype(np.int64), below)
+    else:  # 8 bits are a TABLE of int8, less 128 on both sides
+        entries = e.const(table.astype(np.int64) - 128, Element.INT8)
+        index = e.cast(e.sub(below, 128), Element.INT8)
+        looked = e.custom("TABLE", [index, entries], x.shape, Element.INT8, (entries.lo, entries.hi))
+        codes = e.add(e.wide(looked), 128)
     return e.select(e.equal(rows, -128), 0, codes) if masked else codes
 
 
@@ -75,11 +82,12 @@ def softmax_matmul(e: Emitter, op: ops.SoftmaxMatMul, x: Value, v: Value, exp_ta
     """
     assert exp_table.array is not None
     r, count = op.requant, x.shape[2]
-    most = int(exp_table.array.max())
+    table = exp_table.array.astype(np.int64) + UINT8_OFFSET
+    most = int(table.max())
     g = (most * count).bit_length() - 1
     if g + _CODE_BITS > 31:
         raise UnsupportedError(f"tosa: node '{e.scope}': softmax_matmul over {count} elements; 16448 are allowed")
-    codes = _exponentials(e, x, exp_table.array, op.masked)
+    codes = _exponentials(e, x, table, op.masked)
     total = e.maximum(e.row_sum(codes), 1)
     inverse, b = _row_reciprocal(e, total)
     b = b.within(0, g)
