@@ -13,7 +13,7 @@ from random_nets import mobilenet_v2
 from bitship import targets
 from bitship.converters import placement
 from bitship.converters.base import Numerics
-from bitship.converters.tflite import FILE, TfliteConverter, factors, lattice, open_session
+from bitship.converters.tflite import FILE, TfliteConverter, factors, lattice, open_session, provenance
 from bitship.converters.tflite.lower import lower
 from bitship.converters.tflite.provenance import softmax_table
 from bitship.errors import FormatError, GraphError
@@ -104,6 +104,22 @@ def test_a_convolution_alone_gets_scales_from_the_ratios_of_its_multipliers() ->
     assert scales is not None
     assert [quantize_multiplier(found[0] * s / found[1]) for s in scales] == pairs
     assert lattice.free_scales([(int(m), -7) for m in r.integers(1 << 30, 1 << 31, 24)]) is None
+
+
+def test_mul_mean_and_add_alone_get_scales() -> None:
+    wanted = quantize_multiplier(float(np.float32(0.0137)))
+    found = lattice.mul_scales(wanted)
+    assert found is not None
+    assert provenance.mul_pair(*found) == wanted
+    wanted = provenance.mean_pair(0.0371, 0.0211, 49) or (0, 0)
+    pair = lattice.mean_scales(wanted, 49)
+    assert pair is not None
+    assert provenance.mean_pair(*pair, 49) == wanted
+    scales = [float(np.float32(v)) for v in (0.051, 0.051, 0.0621)]
+    three = [p or (0, 0) for p in provenance.summing_factors(*scales)]
+    sums = lattice.sum_scales(three)
+    assert sums is not None
+    assert list(provenance.summing_factors(*sums)) == three
 
 
 def test_no_scales_are_found_for_multipliers_that_no_float32_gives() -> None:

@@ -21,7 +21,8 @@ def lower(graph: Graph) -> bytes:
     for node in graph.nodes:
         function: Callable[..., Value] = LOWERINGS[type(node.op)]
         try:
-            values[node.output] = function(machine, node.op, *(values[i] for i in node.inputs))
+            y = function(machine, node.op, *(values[i] for i in node.inputs))
+            values[node.output] = machine.reshape(y, graph.types[node.output].shape)  # numbers there have an axis
         except UnsupportedError as e:
             raise UnsupportedError(f"{graph.name}: node '{node.output}' ({node.op.name}): {e}") from None
     for port, name in zip(graph.outputs, outputs, strict=True):

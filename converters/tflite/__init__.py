@@ -3,7 +3,7 @@
     model.tflite                 one operator for one node where real scales give its multipliers, integer primitives
                                  elsewhere
     model.tflite.placement.json  which nodes are one operator
-    model.vendor.tflite          for an NPU, where that is not all of them: one operator with the nearest scales
+    model.vendor.tflite          for an NPU, where that is not all of the work: one operator with the nearest scales
                                  wherever there is one; its bits are close, and measured
 
 LiteRT: https://ai.google.dev/edge/litert.
@@ -41,9 +41,10 @@ class TfliteConverter:
         lowered = lower(graph)
         out.mkdir(parents=True, exist_ok=True)
         (out / FILE).write_bytes(lowered.data)
-        note = placement.write(out / FILE, _placement(graph, lowered, target, _NO_SCALES))
+        found = _placement(graph, lowered, target, _NO_SCALES)
+        note = placement.write(out / FILE, found)
         files, artifacts = [FILE, note], [Artifact(FILE, "tflite", Numerics.EXACT, note)]
-        if target is not None and target.npu is not None and len(lowered.native) < len(graph.nodes):
+        if target is not None and target.npu is not None and found.share < 1:
             with contextlib.suppress(UnsupportedError):
                 artifacts.append(_vendor(graph, target, out))
                 files += [artifacts[-1].path, artifacts[-1].placement]

@@ -11,7 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from bitship.converters.tflite.factors import Pair, weight_scales
+from bitship.converters.tflite.factors import Pair, near, real, weight_scales
+from bitship.converters.tflite.provenance import PRE_SHIFT, mean_pair, mul_pair, summing_factors
 from bitship.graph.base import Array
 
 _CHANNELS = 12  # of a lattice: 31 bits each tell the 24 bits of every scale and of the ratio from chance
@@ -19,6 +20,7 @@ _FEWEST = 9
 _WEIGHT = 1 << 31
 _DELTA = 0.99
 _ROUNDS = 4000
+_TRIES = 1 << 12
 
 
 def reduced(basis: list[list[int]]) -> list[list[int]]:
@@ -91,4 +93,37 @@ def _pair_in(low: Fraction, high: Fraction, pairs: Sequence[Pair]) -> tuple[floa
         scales = math.ldexp(float(a), -26), math.ldexp(float(b), -26)
         if weight_scales(pairs, *scales) is not None:
             return scales
+    return None
+
+
+def mul_scales(wanted: Pair) -> tuple[float, float, float] | None:
+    """Return (a, b, result) scales of a MUL alone: its factor is a float32 number, so b can be just that."""
+    factor = float(np.float32(real(*wanted)))
+    return (1.0, factor, 1.0) if wanted[0] and mul_pair(1.0, factor, 1.0) == wanted else None
+
+
+def mean_scales(wanted: Pair, count: int) -> tuple[float, float] | None:
+    """Return (operand, result) scales of a MEAN alone: one in some hundreds of result scales has a partner."""
+    for i in range(_TRIES if wanted[0] else 0):
+        y = math.ldexp((1 << 23) + i, -26)
+        for x in near(real(*wanted) * count * y):
+            if mean_pair(x, y, count) == wanted:
+                return x, y
+    return None
+
+
+def sum_scales(wanted: Sequence[Pair]) -> tuple[float, float, float] | None:
+    """Return (a, b, result) scales of an ADD or SUB alone; the larger operand's factor is a half."""
+    (fa, fb, fy) = (real(*p) for p in wanted)
+    if 0.0 in (fa, fb, fy) or max(fa, fb) != 0.5:
+        return None
+    for i in range(_TRIES):
+        large = math.ldexp((1 << 23) + i, -26)
+        for small in near(large * min(fa, fb) / 0.5):
+            a, b = (large, small) if fa >= fb else (small, large)
+            if summing_factors(a, b, 1.0)[:2] != tuple(wanted[:2]):
+                continue
+            for y in near(2 * large / ((1 << PRE_SHIFT) * fy)):
+                if summing_factors(a, b, y)[2] == wanted[2]:
+                    return a, b, y
     return None

@@ -78,7 +78,7 @@ class _Lowering:
             self.one_to_one.add(node.output)
         else:
             operands = [self.bare(x) for x in operands]
-        y = function(self.machine, node.op, *operands)
+        y = self.machine.reshape(function(self.machine, node.op, *operands), shape)  # numbers there have an axis
         whole = node.output in self.one_to_one or self.file.last_operator() in _CARRIERS
         if whole and y.array is None and y.dtype is DType.INT8 and all(y.ref != x.ref for x in operands):
             self.file.tensors[int(y.ref)].label = label

@@ -12,7 +12,7 @@ from bitship.converters.primitives import Value
 from bitship.converters.scales import narrow, recover, steepness
 from bitship.converters.tflite import factors
 from bitship.converters.tflite.file import Label
-from bitship.converters.tflite.lattice import free_scales
+from bitship.converters.tflite.lattice import free_scales, mean_scales, mul_scales, sum_scales
 from bitship.converters.tflite.machine import TfliteMachine
 from bitship.converters.tflite.provenance import (
     Provenance,
@@ -207,10 +207,12 @@ def _summing(n: Native, node: Node, a: Value, b: Value, shape: Sequence[int]) ->
         return None
     la, lb = (n.label(i, r.input_zero_point) for i, r in zip(node.inputs, (op.a, op.b), strict=True))
     ly = n.label(node.output)
-    if la is None or lb is None or ly is None or {a.dtype, b.dtype} != {DType.INT8} or len(shape) > 4:
+    if {a.dtype, b.dtype} != {DType.INT8} or len(shape) > 4:
         return None
     wanted = tuple(pairs_of(r)[0] for r in (op.a, op.b, op.requant))
-    if not n.gives(summing_factors(la.scale[0], lb.scale[0], ly.scale[0]), wanted):
+    if not (la and lb and ly and n.gives(summing_factors(la.scale[0], lb.scale[0], ly.scale[0]), wanted)):
+        la, lb, ly = _alone(n, sum_scales, wanted, (op.a.input_zero_point, op.b.input_zero_point), op.requant)
+    if la is None or lb is None or ly is None:
         return None
     kind, clamp = n.activated(ly, op.requant.qmin, op.requant.qmax)
     operands = [n.as_labelled(a, la), n.as_labelled(b, lb)]
@@ -219,15 +221,26 @@ def _summing(n: Native, node: Node, a: Value, b: Value, shape: Sequence[int]) ->
     return n.clamped(y, ly, op.requant.qmin, op.requant.qmax) if clamp else y
 
 
+def _alone(
+    n: Native, find: Callable[..., Any], wanted: Any, zero_points: Sequence[int], out: Rescale
+) -> tuple[Label | None, ...]:
+    """Return labels that fit one node, whatever its neighbours have; Nones where there are none."""
+    scales = find(wanted) if n.exact else None
+    if scales is None:
+        return (None,) * (len(zero_points) + 1)
+    return tuple(Label((s,), (z,)) for s, z in zip(scales, (*zero_points, out.output_zero_point), strict=True))
+
+
 def _mul(n: Native, node: Node, a: Value, b: Value, shape: Sequence[int]) -> Value | None:
     op: Any = node.op
     la, lb = n.label(node.inputs[0], op.a_zero_point), n.label(node.inputs[1], op.b_zero_point)
     ly = n.label(node.output)
-    if not n.plain(op.requant) or la is None or lb is None or ly is None or {a.dtype, b.dtype} != {DType.INT8}:
+    if not n.plain(op.requant) or op.requant.per_channel or {a.dtype, b.dtype} != {DType.INT8} or len(shape) > 4:
         return None
-    if op.requant.per_channel or len(shape) > 4:
-        return None
-    if not n.gives([mul_pair(la.scale[0], lb.scale[0], ly.scale[0])], pairs_of(op.requant)):
+    wanted = pairs_of(op.requant)[0]
+    if not (la and lb and ly and n.gives(mul_pair(la.scale[0], lb.scale[0], ly.scale[0]), wanted)):
+        la, lb, ly = _alone(n, mul_scales, wanted, (op.a_zero_point, op.b_zero_point), op.requant)
+    if la is None or lb is None or ly is None:
         return None
     kind, clamp = n.activated(ly, op.requant.qmin, op.requant.qmax)
     operands = [n.as_labelled(a, la), n.as_labelled(b, lb)]
@@ -238,10 +251,13 @@ def _mul(n: Native, node: Node, a: Value, b: Value, shape: Sequence[int]) -> Val
 def _mean(n: Native, node: Node, x: Value, shape: Sequence[int]) -> Value | None:
     op: Any = node.op
     lx, ly = n.label(node.inputs[0], op.input_zero_point), n.label(node.output)
-    if not n.plain(op.requant) or lx is None or ly is None or x.dtype is not DType.INT8:
+    if not n.plain(op.requant) or op.requant.per_channel or x.dtype is not DType.INT8:
         return None
     count = n.found.graph.types[node.inputs[0]].size // n.found.graph.types[node.output].size
-    if op.requant.per_channel or not n.gives([mean_pair(lx.scale[0], ly.scale[0], count)], pairs_of(op.requant)):
+    wanted = pairs_of(op.requant)[0]
+    if not (lx and ly and n.gives(mean_pair(lx.scale[0], ly.scale[0], count), wanted)):
+        lx, ly = _alone(n, lambda p: mean_scales(p, count), wanted, (op.input_zero_point,), op.requant)
+    if lx is None or ly is None:
         return None
     axes = n.machine.constant(np.array(op.axes, np.int32))
     y = n.emit("MEAN", [n.as_labelled(x, lx), axes], ly, shape, "ReducerOptions", 2, keepDims=True)
