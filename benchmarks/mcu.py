@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 
 from benchmarks.mcu_rivals import PATCHED, RIVALS
-from benchmarks.mobilenet import integer_graph
 from benchmarks.models import MODELS, data_folder, inputs
 from bitship import converters, targets
 from bitship.converters.firmware import FirmwareConverter
@@ -32,6 +31,7 @@ from bitship.graph.ops import Conv2D, Rescale
 from bitship.graph.ops import Table as TableOp
 from bitship.graph.store import write_atomic
 from bitship.loading import load
+from bitship.models.untrained import mobilenet_v2
 from bitship.package import golden_inputs
 from bitship.passes.plan import plan
 from bitship.targets import ConverterName
@@ -152,7 +152,7 @@ def patched(folder: Path, cores: list[str]) -> Iterator[Job]:
         graph = load(folder / known[name].path)
         for core in cores:
             yield Job(name, core, graph, rows(graph, folder), ram)
-    own = integer_graph(144, 0.35, 448)
+    own = mobilenet_v2(144, 0.35, 448)
     for core in cores:
         yield Job("MobileNetV2-0.35 144, random", core, own, golden_inputs(own, 3), 64 << 10)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from benchmarks import ours, rivals
 from benchmarks.latency import Run, Runtime
-from benchmarks.mobilenet import SIZE, integer_graph, onnx_model, torch_module
+from benchmarks.mobilenet import onnx_model, torch_module
 from bitship.errors import BitshipError, MissingDependencyError
 from bitship.graph import Graph, spec
+from bitship.models.untrained import SIZE, mobilenet_v2
 
 TITLE = "MobileNetV2 1.0 224, one thread, interleaved; milliseconds"
 MODEL = Path("coral/tf2_mobilenet_v2_1.0_224_ptq.tflite")
@@ -19,7 +20,7 @@ MODEL = Path("coral/tf2_mobilenet_v2_1.0_224_ptq.tflite")
 def load_graph(path: Path | None) -> Graph:
     """Return the imported model, or the same architecture with random weights."""
     if path is None:
-        return integer_graph()
+        return mobilenet_v2()
     from bitship.importers.tflite import load
 
     return load(path)

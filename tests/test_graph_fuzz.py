@@ -22,6 +22,13 @@ from bitship.converters.executorch import open_session as open_pte
 from bitship.converters.executorch.ops import LOWERINGS as EXECUTORCH_OPS
 from bitship.converters.firmware import FirmwareConverter
 from bitship.converters.firmware import open_session as open_firmware
+from bitship.converters.onnx import FILE as ONNX_FILE
+from bitship.converters.onnx import OnnxConverter
+from bitship.converters.onnx import open_session as open_onnx
+from bitship.converters.primitives import LOWERINGS as PRIMITIVES
+from bitship.converters.tflite import FILE as TFLITE_FILE
+from bitship.converters.tflite import TfliteConverter
+from bitship.converters.tflite import open_session as open_tflite
 from bitship.converters.tvm import TvmConverter
 from bitship.converters.tvm import open_session as open_tvm
 from bitship.converters.tvm.dispatch import LOWERINGS as TVM_OPS
@@ -31,7 +38,7 @@ from bitship.device.runner import opened
 from bitship.device.transfer import LocalTransfer
 from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
-from bitship.graph.ops import OPS, Op
+from bitship.graph.ops import OPS, Conv2D, DepthwiseConv2D, Op
 from bitship.targets import ConverterName, Target, TargetKind
 
 skip_without_kernels()
@@ -77,6 +84,18 @@ def executorch(graph: Graph, out: Path) -> Session:
     return open_pte(out / EXACT, graph)
 
 
+def tflite(graph: Graph, out: Path) -> Session:
+    target = Target("any", "any", TargetKind.LINUX, "any", (ConverterName.TFLITE,))
+    TfliteConverter().convert(graph, target, out)
+    return open_tflite(out / TFLITE_FILE, graph)
+
+
+def onnx(graph: Graph, out: Path) -> Session:
+    target = Target("any", "any", TargetKind.LINUX, "any", (ConverterName.ONNX,))
+    OnnxConverter(qdq=False).convert(graph, target, out)
+    return open_onnx(out / ONNX_FILE, graph)
+
+
 def tvm(level: str) -> Callable[[Graph, Path], Session]:
     def opened(graph: Graph, out: Path) -> Session:
         target = Target(level, level, TargetKind.LINUX, level, (ConverterName.TVM,), (level,))
@@ -90,12 +109,15 @@ def _installed(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
 
 
+WITH_WEIGHTS: set[type[Op]] = {Conv2D, DepthwiseConv2D}  # the generator computes some weights, which is refused
 LEVELS = [isa.name for isa in host_levels()][:1] + ["avx2"] * ("avx2" in [isa.name for isa in host_levels()][1:])
 BACK_ENDS = [
     pytest.param(
         (firmware, OPS), 30, id="firmware", marks=pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
     ),
     pytest.param((executorch, EXECUTORCH_OPS), 3, id="executorch", marks=_installed("executorch")),
+    pytest.param((tflite, set(PRIMITIVES) - WITH_WEIGHTS), 10, id="tflite", marks=_installed("ai_edge_litert")),
+    pytest.param((onnx, set(PRIMITIVES) - WITH_WEIGHTS), 10, id="onnx", marks=_installed("onnxruntime")),
     *(pytest.param((tvm(level), TVM_OPS), 12, id=f"tvm-{level}", marks=_installed("tvm")) for level in LEVELS),
 ]
 

@@ -133,3 +133,10 @@ def test_an_unknown_name_is_an_error_that_suggests_the_nearest() -> None:
         models.fresh("vit_mikro")
     with pytest.raises(FormatError, match="neither a file nor a shipped model"):
         bitship.load("resnet_of_nobody")
+
+
+def test_an_untrained_graph_has_a_name_of_its_own_and_is_no_shipped_one() -> None:
+    graph = models.load_graph("mobilenet_v2")
+    assert graph.macs == 300_774_272
+    assert graph.digest == models.load_graph("mobilenet_v2").digest
+    assert "mobilenet_v2" not in models.graph_names()

@@ -13,7 +13,7 @@ from random_nets import mobilenet_v2
 from bitship import targets
 from bitship.converters import placement
 from bitship.converters.base import Numerics
-from bitship.converters.tflite import FILE, TfliteConverter, factors, open_session
+from bitship.converters.tflite import FILE, TfliteConverter, factors, lattice, open_session
 from bitship.converters.tflite.lower import lower
 from bitship.converters.tflite.provenance import softmax_table
 from bitship.errors import FormatError, GraphError
@@ -92,6 +92,18 @@ def test_scales_are_found_for_multipliers_that_came_from_scales() -> None:
     assert scales is not None
     assert [quantize_multiplier(x * s / found[0]) for s in scales] == pairs
     assert [math.frexp(s)[0] for s in factors.operand_scales(pairs, y)] == [math.frexp(x)[0]]
+
+
+def test_a_convolution_alone_gets_scales_from_the_ratios_of_its_multipliers() -> None:
+    r = np.random.default_rng(5)
+    x, y = float(np.float32(0.0471)), float(np.float32(0.0113))
+    pairs = [quantize_multiplier(x * float(np.float32(w)) / y) for w in r.uniform(0.0005, 0.02, 24)]
+    found = lattice.free_scales(pairs)
+    assert found is not None
+    scales = factors.weight_scales(pairs, *found)
+    assert scales is not None
+    assert [quantize_multiplier(found[0] * s / found[1]) for s in scales] == pairs
+    assert lattice.free_scales([(int(m), -7) for m in r.integers(1 << 30, 1 << 31, 24)]) is None
 
 
 def test_no_scales_are_found_for_multipliers_that_no_float32_gives() -> None:

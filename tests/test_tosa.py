@@ -1,6 +1,7 @@
 """The TOSA converter: every op's bits against the specification, through TOSA's own reference model."""
 
 import importlib
+import itertools
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def test_inputs_and_constants_as_outputs_and_one_output_twice(tmp_path: Path) ->
     graph = b.finish([(x, None), (u, None), (y, None), (k, None), (y, None)])
     row = (np.arange(-3, 3, dtype=np.int8).reshape(2, 3) * 4, np.array([0, 1, 128, 255], np.uint8))
     check(graph, [row], tmp_path)
+
+
+def test_every_permutation_of_axes_is_exact_however_few_axes_are_left_of_it(tmp_path: Path) -> None:
+    b, outputs = GraphBuilder("permuted"), []
+    for shape in ((2, 1, 3, 4, 1), (2, 3, 4, 5), (1, 1)):
+        x = b.input("x", shape, DType.INT8)
+        outputs += [b.node("y", ops.Transpose(p), x) for p in itertools.permutations(range(len(shape)))]
+    graph = b.finish([(y, None) for y in outputs])
+    r = np.random.default_rng(0)
+    check(graph, [tuple(r.integers(-128, 128, p.type.shape).astype(np.int8) for p in graph.inputs)], tmp_path)
 
 
 @pytest.mark.parametrize("shift", [30, 29, 12, 0])

@@ -92,12 +92,16 @@ class OnnxMachine(Machine):
 
     def affine(self, x: Value, factor: Ints, addend: Ints, down: Ints) -> Value:
         """Mul, Add and a division by powers of two, in int64."""
+        return self.cast(self.affine64(x, factor, addend, down), I32)
+
+    def affine64(self, x: Value, factor: Ints, addend: Ints, down: Ints) -> Value:
+        """Do the same, and keep int64."""
         wide = self.cast(x, I64)
         if np.any(np.asarray(factor) != 1):
             wide = self.mul(wide, self.number(factor, I64))
         if np.any(addend):
             wide = self.add(wide, self.number(addend, I64))
-        return self.cast(self.quotient(wide, self.number(np.int64(1) << np.asarray(down, np.int64), I64)), I32)
+        return self.quotient(wide, self.number(np.int64(1) << np.asarray(down, np.int64), I64))
 
     def shift_rows(self, x: Value, down: Value, least: int) -> Value:
         """Divide by powers of two that are looked up."""

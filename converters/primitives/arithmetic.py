@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitship.converters.primitives.machine import Ints, Machine, Value
-from bitship.errors import UnsupportedError
 from bitship.graph.base import Array
 from bitship.graph.dtypes import DType
 from bitship.graph.ops import Rescale, Rounding
@@ -49,7 +48,7 @@ def rescale(k: Machine, x: Value, r: Rescale, reach: int | None = None) -> Value
 
     reach  largest magnitude x can have; None: its dtype's. Multipliers run along the last axis.
 
-    Inputs so large that the result is clamped anyway are clamped first, so that every result fits int32.
+    Results that could leave int32 are kept from it by a clamp of the input where that is enough; else they are int64.
     """
     reach = reach_of(x.dtype) if reach is None else reach
     double = r.rounding is Rounding.DOUBLE
@@ -59,27 +58,40 @@ def rescale(k: Machine, x: Value, r: Rescale, reach: int | None = None) -> Value
     down = shift * 0 + 31 if double else 31 - shift
     factor = np.array(r.multiplier, object) * 2**r.pre_shift * 2**left
     half = 2 ** (down - 1)
-    x = k.cast(x, I32)
-    need = max(abs(r.qmin - r.output_zero_point), abs(r.qmax - r.output_zero_point)) + 2
-    bounds = [((need << int(d + e)) // int(f) + 1 if f else _WIDE) for f, d, e in zip(factor, down, right, strict=True)]
-    wide = reach + abs(r.input_zero_point)
-    if not double and any(
-        wide * int(f) + int(h) >= _NARROW << int(d) for f, h, d in zip(factor, half, down, strict=True)
-    ):
-        low = [max(r.input_zero_point - b, -_NARROW) for b in bounds]
-        high = [min(r.input_zero_point + b, _NARROW - 1) for b in bounds]
-        x = limited(k, x, np.array(low), np.array(high))
-        wide = min(wide, max(bounds))
-        if need > 1 << 30:
-            raise UnsupportedError(f"rescale by {r.multiplier[0]} * 2^{r.shift[0] - 31} to the whole of int32")
+    x, most = k.cast(x, I32), _NARROW
+    if not double:
+        x, most = _clamped(k, x, r, factor, down, reach)
     addend = half - r.input_zero_point * factor
     if any(reach * int(f) + abs(int(a)) >= _WIDE for f, a in zip(factor, addend, strict=True)):
         x, addend = plus(k, k.cast(x, I64), -r.input_zero_point), half
-    y = k.affine(x, _ints(factor), _ints(addend), _ints(down))
+    if not double and most >= _NARROW:
+        y = k.affine64(x, _ints(factor), _ints(addend), _ints(down))
+    else:
+        y = k.affine(x, _ints(factor), _ints(addend), _ints(down))
     if double:
         y = half_away(k, y, _ints(right))
-    y = plus(k, y, r.output_zero_point)
-    return limited(k, y, r.qmin, r.qmax)
+    if r.output_zero_point and most + abs(r.output_zero_point) > _NARROW:
+        y = k.cast(y, I64)
+    return k.cast(limited(k, plus(k, y, r.output_zero_point), r.qmin, r.qmax), I32)
+
+
+def _clamped(k: Machine, x: Value, r: Rescale, factor: Array, down: Array, reach: int) -> tuple[Value, int]:
+    """Clamp inputs to where results still differ, when that is needed and enough for them to fit int32.
+
+    Returns the input and a bound on the magnitude of the result before the zero point is added.
+    """
+    wide = reach + abs(r.input_zero_point)
+    most = max(((wide * int(f) + (1 << int(d - 1))) >> int(d)) + 1 for f, d in zip(factor, down, strict=True))
+    need = max(abs(r.qmin - r.output_zero_point), abs(r.qmax - r.output_zero_point)) + 2
+    if most < _NARROW or need > 1 << 29:
+        return x, most
+    bounds = [((need << int(d)) // int(f) + 1 if f else _WIDE) for f, d in zip(factor, down, strict=True)]
+    low = [max(r.input_zero_point - b, -_NARROW) for b in bounds]
+    high = [min(r.input_zero_point + b, _NARROW - 1) for b in bounds]
+    steps = max((int(f) >> int(d)) + 1 for f, d in zip(factor, down, strict=True))
+    if need + 2 * steps >= _NARROW:
+        return x, most
+    return limited(k, x, np.array(low), np.array(high)), need + 2 * steps
 
 
 def _ints(values: Array) -> Array:
@@ -92,7 +104,7 @@ def half_away(k: Machine, x: Value, amount: Ints) -> Value:
     if not amounts.any():
         return x
     negative = k.shift32(x, 31)
-    if amounts.all():
+    if amounts.min() > 1:  # by one, the largest int32 and its half would leave int32
         high = k.shift32(k.add(x, negative), amounts - 1)
         return k.shift32(plus(k, high, 1), 1)
     negative = times(k, negative, (amounts > 0).astype(np.int64))

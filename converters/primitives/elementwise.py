@@ -1,5 +1,7 @@
 """add, sub, mul, rescale, table, clamp, cast and the shifts in integer primitives."""
 
+import math
+
 import numpy as np
 
 from bitship.converters.primitives.arithmetic import I32, I64, centred, finish, limited, plus, rescale, times
@@ -35,6 +37,10 @@ def mul(k: Machine, op: ops.Mul, a: Value, b: Value) -> Value:
 
 def table(k: Machine, op: ops.Table, x: Value, entries: Value) -> Value:
     """Look every element up; between two entries for int16."""
+    if x.dtype is DType.INT8 and entries.array is None:
+        index = plus(k, k.cast(x, I32), 128)
+        found = k.take(entries, k.reshape(index, (math.prod(x.shape),)), 0)
+        return k.reshape(found, x.shape)
     if entries.array is None:
         raise UnsupportedError("its table is computed; a constant one is supported")
     if x.dtype is DType.INT8:

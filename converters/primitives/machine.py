@@ -95,6 +95,10 @@ class Machine(abc.ABC):
         """
 
     @abc.abstractmethod
+    def affine64(self, x: Value, factor: Ints, addend: Ints, down: Ints) -> Value:
+        """Do as ``affine`` does, for results that need not fit int32; int64."""
+
+    @abc.abstractmethod
     def shift_rows(self, x: Value, down: Value, least: int) -> Value:
         """``floor(x / 2^down)`` of int64 as int32, where it fits; down int32, computed, in [least, 62]."""
 

@@ -91,8 +91,12 @@ def depthwise_conv2d(k: Machine, op: DepthwiseConv2D, x: Value, w: Value, bias: 
 
 
 def fully_connected(k: Machine, op: FullyConnected, x: Value, w: Value, bias: Value) -> Value:
-    """One batch of rows times the transposed weights."""
+    """One batch of rows times the transposed weights, which may be computed."""
     rows = k.reshape(x, (1, *x.shape))
+    if w.array is None:
+        turned = k.reshape(k.transpose(w, (1, 0)), (1, w.shape[1], w.shape[0]))
+        acc = k.reshape(dot(k, rows, turned, op.input_zero_point, op.weight_zero_point), (x.shape[0], w.shape[0]))
+        return finish(k, k.add(acc, bias), op.requant)
     terms = [
         (k.product(part, k.constant(weights.T[None])), factor)
         for part, factor in bytes_of(k, rows)

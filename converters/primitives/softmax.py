@@ -99,6 +99,13 @@ def table_softmax(k: Machine, op: TableSoftmax, x: Value, exp_table: Value) -> V
     return k.cast(limited(k, y, I32.qmin, 32767), DType.INT16)
 
 
+def _within(k: Machine, x: Value, down: Value, reach: int) -> Value:
+    """Clamp int64 so that a shift by ``down`` leaves at most ``reach``, which is clamped anyway."""
+    bounds = np.array([min(reach << d, 1 << 62) for d in range(63)], np.int64)
+    bound = k.look_up(bounds, down)
+    return k.minimum(k.maximum(x, k.sub(k.number(0, I64), bound)), bound)
+
+
 def softmax_matmul(k: Machine, op: SoftmaxMatMul, x: Value, v: Value, exp_table: Value) -> Value:
     """Product of the exponentials' codes; the reciprocal joins the multipliers."""
     r = op.requant
@@ -114,5 +121,7 @@ def softmax_matmul(k: Machine, op: SoftmaxMatMul, x: Value, v: Value, exp_table:
     least, most = int(shift.min()), min(int(shift.max()) + (255 * x.shape[-1]).bit_length(), 62)
     half = power(k, plus(k, down, -1), most)
     wide = k.add(product, half)
+    if (255 * 255 * x.shape[-1] + 1) << 31 >= (1 << 31) << least:
+        wide = _within(k, wide, down, abs(r.output_zero_point) + (1 << 16))
     y = k.shift_rows(wide, down, least)
     return k.cast(limited(k, plus(k, y, r.output_zero_point), r.qmin, r.qmax), r.dtype)

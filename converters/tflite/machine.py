@@ -19,6 +19,7 @@ from bitship.graph.base import Array
 from bitship.graph.dtypes import DType
 
 PENDING = -1
+_PADDED = 5  # PADV2 takes this rank at most
 _EVEN = 4  # RIGHT_SHIFT and the comparisons broadcast up to this rank
 
 
@@ -96,12 +97,35 @@ class TfliteMachine(Machine):
 
     def _high(self, x: Value) -> Value:
         """Return the high words of int64."""
+        return self._word(x, 1)
+
+    def _word(self, x: Value, index: int) -> Value:
+        """Return the low (0) or high (1) words of int64."""
         if not x.shape:
-            return self.reshape(self._high(self.reshape(x, (1,))), ())
+            return self.reshape(self._word(self.reshape(x, (1,)), index), ())
         words = self.op("BITCAST", [x], (*x.shape, 2), I32, "BitcastOptions")
         flat = self.reshape(words, (math.prod(x.shape), 2))
-        high = self.slice(flat, (0, 1), (flat.shape[0], 1), (1, 1))
-        return self.reshape(high, x.shape)
+        return self.reshape(self.slice(flat, (0, index), (flat.shape[0], 1), (1, 1)), x.shape)
+
+    def affine64(self, x: Value, factor: Ints, addend: Ints, down: Ints) -> Value:
+        """Shift the words: the high one, and below 32 the low one, whose sign is a bit like any other."""
+        factor, addend, down = (np.asarray(v, np.int64) for v in (factor, addend, down))
+        wide = self.cast(x, I64)
+        if np.any(factor != 1):
+            wide = self.mul(wide, self.number(factor, I64))
+        wide = plus(self, wide, addend)
+        above, below = down >= 32, np.minimum(down, 31)
+        scale = np.where(above, 1, np.int64(1) << (32 - below))
+        high = self.cast(self.shift32(self._high(wide), np.maximum(down - 32, 0)), I64)
+        high = self.mul(high, self.number(scale, I64))
+        if above.all():
+            return high
+        low = self._word(wide, 0)
+        logical = self.sub(
+            self.cast(self.shift32(low, below), I64),
+            self.mul(self.cast(self.shift32(low, 31), I64), self.number(np.int64(1) << (32 - below), I64)),
+        )
+        return self.add(high, self.mul(logical, self.number((~above).astype(np.int64), I64)))
 
     def affine(self, x: Value, factor: Ints, addend: Ints, down: Ints) -> Value:
         """Scale so that the result's first bit is that of the high word; shift on where it must be less."""
@@ -210,9 +234,21 @@ class TfliteMachine(Machine):
         """PADV2."""
         if not any(map(any, padding)):
             return x
+        if x.rank > _PADDED:
+            return self._surrounded(x, padding, value)
         shape = [n + before + after for n, (before, after) in zip(x.shape, padding, strict=True)]
         amounts = self.constant(np.array(padding, np.int32))
         return self.op("PADV2", [x, amounts, self.number(value, x.dtype)], shape, x.dtype, "PadV2Options", 2)
+
+    def _surrounded(self, x: Value, padding: Sequence[tuple[int, int]], value: int) -> Value:
+        """Pad by CONCATENATION, axis by axis."""
+        for axis, amounts in enumerate(padding):
+            ends = [
+                self.constant(np.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), value, x.dtype.numpy))
+                for n in amounts
+            ]
+            x = self.concat([v for v in (ends[0], x, ends[1]) if v.shape[axis]], axis)
+        return x
 
     def slice(self, x: Value, start: Sequence[int], size: Sequence[int], step: Sequence[int]) -> Value:
         """STRIDED_SLICE."""

@@ -12,6 +12,7 @@ from bitship.converters.primitives import Value
 from bitship.converters.scales import narrow, recover, steepness
 from bitship.converters.tflite import factors
 from bitship.converters.tflite.file import Label
+from bitship.converters.tflite.lattice import free_scales
 from bitship.converters.tflite.machine import TfliteMachine
 from bitship.converters.tflite.provenance import (
     Provenance,
@@ -133,6 +134,22 @@ def _parameters(n: Native, pairs: list[factors.Pair], x: float, y: float, single
     return factors.weight_scales(pairs, x, y)
 
 
+def _labels(n: Native, node: Node, pairs: list[factors.Pair], connected: bool) -> tuple[Label | None, Label | None]:
+    """Return the labels of operand and result: those found for the graph, else some that fit this node alone."""
+    op: Any = node.op
+    lx, ly = n.label(node.inputs[0], op.input_zero_point), n.label(node.output)
+    known = lx is not None and ly is not None and _parameters(n, pairs, lx.scale[0], ly.scale[0], connected)
+    if known or connected or not n.exact:
+        return lx, ly
+    scales = free_scales(pairs)
+    if scales is None:
+        return None, None
+    x, y = scales
+    wanted = Provenance.exponent(op.requant, y, y)
+    power = wanted / y
+    return Label((x * power,), (op.input_zero_point,)), Label((wanted,), (op.requant.output_zero_point,))
+
+
 def _weighted(n: Native, node: Node, x: Value, w: Value, bias: Value, shape: Sequence[int]) -> Value | None:
     op: Any = node.op
     connected = isinstance(op, ops.FullyConnected)
@@ -142,10 +159,12 @@ def _weighted(n: Native, node: Node, x: Value, w: Value, bias: Value, shape: Seq
         or not n.plain(op.requant, Rounding.SINGLE if connected else Rounding.DOUBLE)
     ):
         return None
-    lx, ly = n.label(node.inputs[0], op.input_zero_point), n.label(node.output)
-    if lx is None or ly is None or x.dtype is not DType.INT8 or (op.weight_zero_point and not connected):
+    if x.dtype is not DType.INT8 or (op.weight_zero_point and not connected):
         return None
     pairs = pairs_of(op.requant)
+    lx, ly = _labels(n, node, pairs, connected)
+    if lx is None or ly is None:
+        return None
     scales = _parameters(n, pairs, lx.scale[0], ly.scale[0], connected)
     if scales is None or (len(scales) > 1 and op.weight_zero_point):
         return None

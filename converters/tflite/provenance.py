@@ -220,7 +220,7 @@ class Provenance:
                     self.choose(x, sx)
                     return
                 continue
-            found = [self._exponent(op.requant, s, sx) for s in factors.result_scales(pairs, sx)]
+            found = [self.exponent(op.requant, s, sx) for s in factors.result_scales(pairs, sx)]
             if found:
                 self.choose(x, sx)
                 self._offer(y, found)
@@ -233,7 +233,7 @@ class Provenance:
             self.choices[name] = found
 
     @staticmethod
-    def _exponent(r: Rescale, scale: float, like: float) -> float:
+    def exponent(r: Rescale, scale: float, like: float) -> float:
         """Return a scale times the power of two that a fused ReLU6 wants, else the one that makes it like another."""
         for e in range(-24, 8):
             candidate = math.ldexp(scale, e)
@@ -254,7 +254,7 @@ class Provenance:
             return
         found = []
         for mantissa in range(_FIRST, _FIRST + (1 << 14)):
-            guess = self._exponent(op.requant, math.ldexp(mantissa, -23), sx)
+            guess = self.exponent(op.requant, math.ldexp(mantissa, -23), sx)
             if factors.product_scale(pairs[0], sx, guess) is not None:
                 found.append(guess)
                 break

@@ -43,8 +43,25 @@ def reshape(e: Emitter, op: ops.Reshape, x: Value) -> Value:
 
 
 def transpose(e: Emitter, op: ops.Transpose, x: Value) -> Value:
-    """TRANSPOSE."""
-    return e.transpose(x, op.perm) if op.perm else x
+    """TRANSPOSE of the fewest axes: those of extent 1 are dropped, neighbours that stay neighbours are one.
+
+    An NPU's compiler takes a permutation of many axes apart into many passes.
+    """
+    shape = tuple(x.shape[p] for p in op.perm) or (1,)
+    groups: list[list[int]] = []
+    for axis in (p for p in op.perm if x.shape[p] > 1):
+        last = groups[-1][-1] if groups else None
+        between = range((axis if last is None else last) + 1, axis)
+        if last is not None and last < axis and all(x.shape[a] == 1 for a in between):
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    order = sorted(range(len(groups)), key=lambda g: groups[g][0])
+    extents = [math.prod(x.shape[a] for a in groups[g]) for g in order]
+    perm = [order.index(g) for g in range(len(groups))]
+    if perm == sorted(perm):
+        return e.reshape(x, shape)
+    return e.reshape(e.transpose(e.reshape(x, extents), perm), shape)
 
 
 def gather(e: Emitter, op: ops.Gather, x: Value, indices: Value) -> Value:

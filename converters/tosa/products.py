@@ -53,6 +53,8 @@ def _tamed(
     """
     if reach is None or r is None or bias.array is None:
         return bias, reach
+    if r.pre_shift:
+        return bias, reach
     factor, channels = requant.factor_of(r), bias.size
     target = max(abs(r.qmin - r.output_zero_point), abs(r.qmax - r.output_zero_point)) + 2
     limit = np.broadcast_to(requant.saturates_at(factor, target), channels)

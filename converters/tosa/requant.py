@@ -44,10 +44,19 @@ class Factor:
         return Factor(tuple(m for m, _ in kept), tuple(d for _, d in kept), double)
 
 
+def _twice(r: ops.Rescale) -> bool:
+    return r.rounding is ops.Rounding.DOUBLE and min(r.shift) < 0
+
+
+def _foldable(r: ops.Rescale) -> bool:
+    """Whether pre_shift is a smaller right shift: with one rounding, ``(v << p) * m >> d`` is ``v * m >> (d - p)``."""
+    return not _twice(r) and 31 - max(r.shift) - r.pre_shift >= 2
+
+
 def factor_of(r: ops.Rescale) -> Factor:
-    """Return a rescale's factors; pre_shift is left to the operand."""
-    double = r.rounding is ops.Rounding.DOUBLE and min(r.shift) < 0
-    return Factor(r.multiplier, tuple(31 - s for s in r.shift), double)
+    """Return a rescale's factors; a pre_shift that is not foldable is left to the operand."""
+    power = r.pre_shift if _foldable(r) else 0
+    return Factor(r.multiplier, tuple(31 - s - power for s in r.shift), _twice(r))
 
 
 def rescale(e: Emitter, x: Value, r: ops.Rescale, zero_point: int | None = None, reach: Reach | None = None) -> Value:
@@ -59,7 +68,8 @@ def rescale(e: Emitter, x: Value, r: ops.Rescale, zero_point: int | None = None,
     zero_point = r.input_zero_point if zero_point is None else zero_point
     low, high = (np.array([x.lo]), np.array([x.hi])) if reach is None else reach
     low, high = low.astype(np.int64) - zero_point, high.astype(np.int64) - zero_point
-    y = _rescaled(e, x, r, zero_point, (low << r.pre_shift, high << r.pre_shift))
+    power = 0 if _foldable(r) else r.pre_shift
+    y = _rescaled(e, x, r, zero_point, (low << power, high << power))
     offset = UINT8_OFFSET if r.dtype is DType.UINT8 else 0
     channels = max(low.size, len(r.multiplier))
     least, most = (r.apply(np.broadcast_to(a, channels) + r.input_zero_point) - offset for a in (low, high))
@@ -71,8 +81,9 @@ def _rescaled(e: Emitter, x: Value, r: ops.Rescale, zero_point: int, reach: Reac
     element, (low, high) = _ELEMENT[r.dtype], reach
     offset = UINT8_OFFSET if r.dtype is DType.UINT8 else 0
     qmin, qmax, out_zp = r.qmin - offset, r.qmax - offset, r.output_zero_point - offset
-    if r.pre_shift or not (zero_point == 0 or _eight_bits(x, zero_point)):
-        x, zero_point = centred(e, x, zero_point, r.pre_shift), 0
+    power = 0 if _foldable(r) else r.pre_shift
+    if power or not (zero_point == 0 or _eight_bits(x, zero_point)):
+        x, zero_point = centred(e, x, zero_point, power), 0
     factor = factor_of(r)
     floor, ceiling = max(qmin - out_zp, _LOW), min(qmax - out_zp, _HIGH)
     if floor > ceiling:  # a zero point so far out that every int32 is saturated; the others are, too

@@ -11,6 +11,7 @@ import numpy as np
 from bitship.errors import FormatError
 from bitship.extras import require
 from bitship.graph import Graph, store
+from bitship.models.untrained import UNTRAINED
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -98,10 +99,12 @@ def load_module(name: str, weights: Path | None = None) -> Any:
 
 
 def load_graph(name: str) -> Graph:
-    """Return a shipped integer graph; FormatError lists the names there are."""
+    """Return a shipped integer graph, or an untrained one by its name; FormatError lists the names there are."""
+    if name in UNTRAINED:
+        return UNTRAINED[name]()
     files = {n: file for entry in MODELS.values() for n, file in entry.graphs.items()}
     if name not in files:
-        raise FormatError(f"{name}: neither a file nor a shipped model: {_choices(name, list(files))}")
+        raise FormatError(f"{name}: neither a file nor a shipped model: {_choices(name, [*files, *UNTRAINED])}")
     return store.load(CHECKPOINTS / files[name])
 
 
