@@ -155,7 +155,7 @@ def _npz(vectors: tuple[list[tuple[Array, ...]], list[tuple[Array, ...]]]) -> by
         for i, column in enumerate(zip(*rows, strict=True)):
             arrays[f"{prefix}_{i}"] = np.stack(column)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 

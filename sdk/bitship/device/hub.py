@@ -119,7 +119,6 @@ class _HubSession:
         data = self.folder / "inputs.npz"
         np.savez(
             data,
-            allow_pickle=False,
             **{f"input_{i}": np.stack(column) for i, column in enumerate(zip(*rows, strict=True))},
         )
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for row in rows for a in row)).hexdigest()

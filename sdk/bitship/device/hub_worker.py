@@ -129,7 +129,7 @@ def _work(hub: Any, request: dict[str, Any]) -> dict[str, Any]:
     )
     found = job.download_output_data()
     outputs = {f"output_{i}": np.stack(samples) for i, samples in enumerate(found.values())}
-    np.savez(request["results"], allow_pickle=False, **outputs)
+    np.savez(request["results"], **outputs)
     return {**about, "job": job.job_id, "outputs": list(found)}
 
 
