@@ -78,6 +78,13 @@ def test_the_same_graph_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @needs_cc
+def test_golden_vectors_are_the_inputs_and_outputs_and_nothing_else(tmp_path: Path) -> None:
+    package = make(tmp_path / "pkg")
+    with np.load(package.path / "vectors.npz", allow_pickle=False) as found:
+        assert sorted(found.files) == ["input_0", "output_0"]
+
+
+@needs_cc
 def test_an_altered_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
     package = make(tmp_path / "pkg")
     graph_file = package.path / "graph.bitship"

@@ -12,6 +12,7 @@ from typing import Any
 
 from bitship.converters.executorch.floating import NAME, build_module
 from bitship.converters.executorch.program import example, require
+from bitship.converters.executorch.session import silent
 from bitship.converters.placement import Place, Placed, Placement, placed
 from bitship.errors import BitshipError, MissingDependencyError, UnsupportedError
 from bitship.extras import quiet
@@ -143,7 +144,7 @@ def lower(graph: Graph, delegate: Delegate) -> Lowered:
     entry = check(delegate)
     require("torch")
     exir = require("executorch.exir")
-    with quiet():
+    with quiet(), silent():  # Core ML's tools draw progress bars
         module = build_module(graph)
         try:
             edge = exir.to_edge_transform_and_lower(_exported(module, graph), partitioner=entry.partitioners())

@@ -1,7 +1,7 @@
 /* Stands in for Arm's Ethos-U core driver in tests of the NPU port (firmware/npu).
  *
- * It models the order of calls, one device, what a command stream must begin with, and completion after some polls.
- * It does not model the NPU: no command is executed, no memory is written. */
+ * It models the order of calls, one device, what a command stream must begin with, and completion after some
+ * polls. It does not model the NPU: no command is executed, no memory is written. */
 #include <string.h>
 
 #include "ethosu_api.h"
