@@ -19,5 +19,7 @@ def needs_board(name: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.target, pytest.mark.skipif(bool(absent), reason=f"{' and '.join(absent)} not installed")]
 
 
-def on_boards(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("board", [pytest.param(n, marks=needs_board(n)) for n in names])
+def on_boards(*names: str, slow: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Run a test on boards; those of ``slow`` only with the slow tests."""
+    marks = {n: [*needs_board(n), *([pytest.mark.slow] if n in slow else [])] for n in names}
+    return pytest.mark.parametrize("board", [pytest.param(n, marks=marks[n]) for n in names])

@@ -39,11 +39,21 @@ def sanitizers() -> str | None:
     return " ".join(found) if all(Path(f).is_absolute() for f in found) else None
 
 
+BUILDS = [(1, 0, 8), (0, 0, 8), (0, 0, 2), (0, 1, 2), (0, 1, 8)]
+SANITIZED = [(0, 0, 8), (0, 1, 2)]  # those that do not wait for the slow tests
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
-@pytest.mark.parametrize("sanitized", [False, True], ids=["plain", "sanitized"])
-@pytest.mark.parametrize(("host", "scalar", "tile"), [(1, 0, 8), (0, 0, 8), (0, 0, 2), (0, 1, 2), (0, 1, 8)])
+@pytest.mark.parametrize(
+    ("host", "scalar", "tile", "sanitized"),
+    [
+        pytest.param(*build, sanitized, marks=[pytest.mark.slow] if sanitized and build not in SANITIZED else [])
+        for build in BUILDS
+        for sanitized in (False, True)
+    ],
+)
 def test_a_build_without_instruction_set_copies_gives_the_same_bits(
-    sanitized: bool, host: int, scalar: int, tile: int, tmp_path: Path
+    host: int, scalar: int, tile: int, sanitized: bool, tmp_path: Path
 ) -> None:
     """host: with the packed convolutions, at every level of this processor."""
     library = tmp_path / kernels.LIBRARY

@@ -53,7 +53,9 @@ def run(program: emit.Program, folder: Path, graph: Graph, seed: int) -> None:
 
 
 @needs_cc
-@pytest.mark.parametrize("first", range(0, FUZZ, CHUNK))
+@pytest.mark.parametrize(
+    "first", [pytest.param(n, marks=[pytest.mark.slow] if n >= FUZZ // 2 else []) for n in range(0, FUZZ, CHUNK)]
+)
 def test_generated_loops_give_the_bits_of_the_whole_graph(first: int, tmp_path: Path) -> None:
     cores = [
         Core.SCALAR,

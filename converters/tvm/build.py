@@ -33,6 +33,8 @@ bitship_constants:
 _EXPORTS = (
     "{ global: bitship_run; bitship_set_threads; bitship_inputs; bitship_outputs; bitship_*put_bytes; local: *; };\n"
 )
+HEXAGON = Path(__file__).with_name("hexagon.c")
+_HEXAGON_FLAGS = ("-mv67", "-mhvx=v67", "-mhvx-length=128b", "-ffreestanding", "-fno-builtin", "-nostdlib")
 _FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-g0", "-fno-ident", "-fno-asynchronous-unwind-tables")
 
 
@@ -45,6 +47,10 @@ def compiler(isa: Isa, prefix: str | None = None) -> str:
     """Return the C compiler for a level; MissingDependencyError when there is none."""
     import platform
 
+    if isa.machine == "hexagon":
+        if shutil.which("clang") and shutil.which("ld.lld"):
+            return "clang"
+        raise MissingDependencyError("tvm: clang and ld.lld are needed for Hexagon; on Debian: apt install clang lld")
     native = platform.machine() == isa.machine and prefix is None
     names = ("cc", "gcc", "clang") if native else (f"{prefix or isa.triple + '-'}gcc",)
     for name in names:
@@ -72,6 +78,9 @@ def build(program: Program, graph: Graph, isa: Isa, out: Path, prefix: str | Non
         (folder / "constants.S").write_text(_CONSTANTS)
         (folder / "exports.map").write_text(_EXPORTS)
         (folder / "model.c").write_text(driver(program, graph))
+        if isa.machine == "hexagon":
+            _link_hexagon(cc, isa, folder, out / file_name(graph), out / "runner" if runner else None)
+            return code
         shutil.copyfile(TEAM, folder / "team.c")
         _run(cc, (*_FLAGS, "-pthread", "-c", "model.c", "team.c", "constants.S"), folder)
         parts = ("model.o", "team.o", "constants.o", "kernels.o", "-pthread")
@@ -85,6 +94,22 @@ def build(program: Program, graph: Graph, isa: Isa, out: Path, prefix: str | Non
             shutil.copyfile(folder / "runner", out / "runner")
             (out / "runner").chmod(0o755)
         return code
+
+
+def _link_hexagon(cc: str, isa: Isa, folder: Path, library: Path, runner: Path | None) -> None:
+    """Link the library, and a runner that needs no C library."""
+    shutil.copyfile(HEXAGON, folder / "hexagon.c")
+    (folder / "string.h").write_text("#include <stddef.h>\nvoid *memcpy(void *, const void *, size_t);\n")
+    flags = (f"--target={isa.triple}", "-I.", *_HEXAGON_FLAGS, *_FLAGS, "-Wno-unused-command-line-argument")
+    link = ("-fuse-ld=lld", "-Wl,--build-id=none", "-Wl,-s")
+    parts = ("kernels.o", "constants.S", "model.c", "hexagon.c")
+    shared = ("-shared", "-Wl,--version-script=exports.map", f"-Wl,-soname,{library.name}")
+    _run(cc, (*flags, *link, *shared, "-o", "model.so", *parts), folder)
+    shutil.copyfile(folder / "model.so", library)
+    if runner is not None:
+        _run(cc, (*flags, *link, "-static", "-DBITSHIP_RUNNER", "-o", "runner", *parts), folder)
+        shutil.copyfile(folder / "runner", runner)
+        runner.chmod(0o755)
 
 
 def _run(cc: str, arguments: Sequence[str], folder: Path) -> None:
@@ -108,15 +133,20 @@ def compile_kernels(kernels: Mapping[str, Any], isa: Isa, path: Path) -> None:
     tvm.get_global_func("target.build.llvm")(module, isa.target()).write_to_file(str(path), "o")
 
 
+# Of an ELF file by its class: where the section table's offset, entry size and count are; of a section header, where
+# flags and size are. Offset and flags are as wide as an address.
+_ELF = {1: (4, 0x20, 0x2E, 0x30, 0x08, 0x14), 2: (8, 0x28, 0x3A, 0x3C, 0x08, 0x20)}
+
+
 def _text_bytes(elf: bytes) -> int:
-    """Return the size of the executable sections of a 64-bit little-endian ELF object."""
-    table, size, count = (int.from_bytes(elf[a:b], "little") for a, b in ((0x28, 0x30), (0x3A, 0x3C), (0x3C, 0x3E)))
-    total = 0
-    for i in range(count):
-        header = elf[table + i * size : table + (i + 1) * size]
-        if int.from_bytes(header[8:16], "little") & 4:
-            total += int.from_bytes(header[0x20:0x28], "little")
-    return total
+    """Return the size of the executable sections of a little-endian ELF object."""
+    wide, table_at, size_at, count_at, flags_at, bytes_at = _ELF[elf[4]]
+
+    def number(at: int, nbytes: int) -> int:
+        return int.from_bytes(elf[at : at + nbytes], "little")
+
+    headers = range(number(table_at, wide), len(elf), number(size_at, 2))[: number(count_at, 2)]
+    return sum(number(h + bytes_at, wide) for h in headers if number(h + flags_at, wide) & 4)
 
 
 def _pointer(address: Address) -> str:

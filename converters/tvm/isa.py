@@ -12,12 +12,13 @@ from bitship.targets import Target, TargetKind
 X86_TRIPLE = "x86_64-linux-gnu"
 ARM_TRIPLE = "aarch64-linux-gnu"
 RISCV_TRIPLE = "riscv64-linux-gnu"
+HEXAGON_TRIPLE = "hexagon-unknown-linux-musl"
 
 
 class Isa(msgspec.Struct, frozen=True):
     """One level. The kernels are one source; these numbers and names are all that differs.
 
-    machine     as the operating system names the core family: x86_64, aarch64 or riscv64
+    machine     as the operating system names the core family: x86_64, aarch64, riscv64 or hexagon
     cpu, attrs  what LLVM is told
     flags       names that must all appear in /proc/cpuinfo
     lanes       int32 elements of a vector
@@ -184,6 +185,18 @@ LEVELS: dict[str, Isa] = {
             2,
             registers=16,
             abi="lp64d",
+        ),
+        Isa(
+            "hvx",
+            "hexagon",
+            HEXAGON_TRIPLE,
+            "hexagonv67",
+            ("+hvxv67", "+hvx-length128b"),
+            (),
+            32,
+            "widen",
+            2,
+            registers=8,
         ),
     )
 }

@@ -35,7 +35,7 @@ def assert_same(found: list[tuple[Array, ...]], graph: Graph, rows: list[tuple[A
             np.testing.assert_array_equal(value, wanted, err_msg=port.name)
 
 
-@on_boards(*BOARDS)
+@on_boards(*BOARDS, slow=("microbit",))  # its memory takes a few cases at a time
 def test_the_whole_op_set_gives_the_bits_of_the_specification(board: str, tmp_path: Path) -> None:
     target = targets.load(board)
     assert target.ram is not None
