@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define MOST_FILES 16
+#define MOST_FILES 4096
 
 void bitship_program(int part, int parts);
 void bitship_barrier(int parts);
@@ -188,9 +188,10 @@ static int opened(const char *name, long flags) {
 __attribute__((used)) static void run(const uintptr_t *stack) {
     char *const *words = (char *const *)(stack + 1);
     const int count = (int)stack[0], n = (int)(bitship_inputs + bitship_outputs);
-    int files[MOST_FILES], first = 1, more = 1;
-    void *data[MOST_FILES];
-    uint32_t crc[MOST_FILES], bytes[MOST_FILES];
+    static int files[MOST_FILES];
+    static void *data[MOST_FILES];
+    static uint32_t crc[MOST_FILES], bytes[MOST_FILES];
+    int first = 1, more = 1;
     while (first + 1 < count && words[first][0] == '-') {
         first += 2;
     }
