@@ -8,10 +8,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,13 +20,12 @@ from benchmarks.transformers import timm_graph
 from bitship import models
 from bitship.converters import open_session, placement
 from bitship.converters.base import Artifact, Numerics
-from bitship.converters.measure import Difference, measure
+from bitship.converters.measure import Difference, measure, random_inputs
 from bitship.errors import BitshipError
 from bitship.exporting import export
 from bitship.figures import FigureKind
-from bitship.graph import Graph, Node
+from bitship.graph import Graph
 from bitship.graph.base import Array
-from bitship.graph.ops import Rescale, Rounding
 from bitship.loading import load
 from bitship.package import Package
 from bitship.targets import ConverterName
@@ -108,36 +106,15 @@ def normalised(graph: Graph, folder: Path, count: int) -> Rows:
     return rows
 
 
-def codes(graph: Graph, folder: Path, count: int) -> Rows:
+def codes(graph: Graph, _: Path, count: int) -> Rows:
     """Return random codes, for inputs that are no images."""
-    r, port = np.random.default_rng(0), graph.inputs[0]
-    low, high = port.type.dtype.qmin, port.type.dtype.qmax
-    return [
-        (r.integers(low, high, port.type.shape, endpoint=True).astype(port.type.dtype.numpy),) for _ in range(count)
-    ]
+    return random_inputs(graph, count)
 
 
 def _file(path: str) -> Callable[[Path], Graph]:
     return lambda folder: load(folder / path)
 
 
-def rounded_once(graph: Graph) -> Graph:
-    """Return a graph whose rescales round once, as models quantized here do; imported .tflite files round twice."""
-
-    def once(value: Any) -> Any:
-        if isinstance(value, Rescale) and not value.pre_shift:
-            return msgspec.structs.replace(value, rounding=Rounding.SINGLE)
-        return value
-
-    def node(n: Node) -> Node:
-        fields = {f: once(getattr(n.op, f)) for f in n.op.__struct_fields__}
-        op = msgspec.structs.replace(once(n.op), **({} if isinstance(n.op, Rescale) else fields))
-        return msgspec.structs.replace(n, op=op)
-
-    return replace(graph, nodes=tuple(map(node, graph.nodes)))
-
-
-MOBILENET = "coral/tf2_mobilenet_v2_1.0_224_ptq.tflite"
 SUBJECTS = (
     Subject(
         "MobileNetV2-1.0 224", _file("coral/tf2_mobilenet_v2_1.0_224_ptq.tflite"), pixels(PHOTOGRAPHS), "photographs"
@@ -165,7 +142,7 @@ COLUMNS = (
 )
 
 
-def cell(subject: Subject, column: Column, graph: Graph, rows: Rows, out: Path) -> Cell:
+def cell(subject: Subject, column: Column, graph: Graph, rows: Rows, exact: Rows, out: Path) -> Cell:
     """Export a model for a delegate, run it where it runs, and say what came of it."""
     package = export(graph, column.target, out, column.converter, rows[:1])
     made = {a.role: a for a in package.manifest.artifacts}
@@ -175,7 +152,7 @@ def cell(subject: Subject, column: Column, graph: Graph, rows: Rows, out: Path) 
     found = placement.read(package.path / artifact.placement)
     figures, difference = found.figures, found.difference
     if column.runs:
-        difference, latency = _run(package, artifact, graph, rows, subject.source)
+        difference, latency = _run(package, artifact, graph, rows, exact, subject.source)
         figures = (*figures, latency)
     return Cell(
         subject.name,
@@ -192,11 +169,11 @@ def cell(subject: Subject, column: Column, graph: Graph, rows: Rows, out: Path) 
 
 
 def _run(
-    package: Package, artifact: Artifact, graph: Graph, rows: Rows, source: str
+    package: Package, artifact: Artifact, graph: Graph, rows: Rows, exact: Rows, source: str
 ) -> tuple[Difference, placement.CostFigure]:
     session = open_session(package.manifest.converter, package.path / artifact.path, graph)
     try:
-        difference = measure(graph, session, rows, source)
+        difference = measure(graph, session, rows, source, exact)
         for _ in range(WARMUP):
             session.run(*rows[0])
         times = []
@@ -221,13 +198,13 @@ def cells(data: Path, count: int, wanted: set[str], delegates: set[str]) -> Iter
             continue
         graph = subject.graph(data)
         rows = subject.rows(graph, data, count)
-        for column in COLUMNS:
-            if delegates and column.name not in delegates:
-                continue
+        columns = [c for c in COLUMNS if not delegates or c.name in delegates]
+        exact = [graph.run(*inputs) for inputs in rows] if any(c.runs for c in columns) else []
+        for column in columns:
             start = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    made = cell(subject, column, graph, rows, Path(folder) / "pkg")
+                    made = cell(subject, column, graph, rows, exact, Path(folder) / "pkg")
                 except BitshipError as e:
                     made = Cell(subject.name, column.name, why_not=str(e))
             print(f"{subject.name:24} {column.name:12} {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)

@@ -42,16 +42,22 @@ def random_inputs(graph: Graph, count: int, seed: int = 0) -> list[tuple[Array, 
 
 
 def measure(
-    graph: Graph, session: Session, rows: Sequence[tuple[Array, ...]] | None = None, source: str = "random"
+    graph: Graph,
+    session: Session,
+    rows: Sequence[tuple[Array, ...]] | None = None,
+    source: str = "random",
+    exact: Sequence[tuple[Array, ...]] | None = None,
 ) -> Difference:
     """Run a session and the graph on the same inputs and compare every output.
 
-    rows  inputs, one tuple each; a few random ones of the whole range when None. ``source`` names them
+    rows   inputs, one tuple each; a few random ones of the whole range when None. ``source`` names them
+    exact  the graph's outputs for them, where they are known already
     """
     rows = random_inputs(graph, INPUTS) if rows is None else rows
     errors, signals, same_top = [], [], []
-    for inputs in rows:
-        pairs = list(zip(session.run(*inputs), graph.run(*inputs), strict=True))
+    exact = [graph.run(*inputs) for inputs in rows] if exact is None else exact
+    for inputs, outputs in zip(rows, exact, strict=True):
+        pairs = list(zip(session.run(*inputs), outputs, strict=True))
         errors.append(np.concatenate([found.ravel().astype(np.int64) - wanted.ravel() for found, wanted in pairs]))
         signals.append(np.concatenate([wanted.ravel().astype(np.float64) for _, wanted in pairs]))
         sides = [side.reshape(-1, side.shape[-1] if side.shape else 1).argmax(axis=1) for side in pairs[0]]

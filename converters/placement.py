@@ -102,11 +102,6 @@ def placed(graph: Graph, node: Node, place: Place, reason: str = "") -> Placed:
     return Placed(node.output, node.op.name, graph.node_macs(node), place, reason)
 
 
-def everywhere(graph: Graph, place: Place) -> tuple[Placed, ...]:
-    """Return the record of a graph that runs in one place as a whole."""
-    return tuple(placed(graph, node, place) for node in graph.nodes)
-
-
 def write(path: Path, placement: Placement) -> str:
     """Write it beside an artifact (``model.pte`` gives ``model.pte.placement.json``); return the file's name."""
     target = path.with_name(path.name + SUFFIX)

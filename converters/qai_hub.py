@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from bitship.converters.base import Artifact, Conversion, Footprint, Numerics
-from bitship.converters.onnx import QDQ, OnnxSession, write_qdq
+from bitship.converters.onnx import QDQ, write_qdq
 from bitship.converters.tflite import largest_live_bytes
 from bitship.errors import PackageError
 from bitship.graph import Graph
@@ -101,9 +101,4 @@ def _calibration(graph: Graph) -> bytes:
     return buffer.getvalue()
 
 
-def open_session(path: Path, graph: Graph) -> OnnxSession:
-    """Load the QDQ model under onnxruntime: close to what a device computes, and not that."""
-    return OnnxSession(path, graph)
-
-
-__all__ = ["JOB", "Job", "QaiHubConverter", "job_of", "open_session", "read"]
+__all__ = ["JOB", "Job", "QaiHubConverter", "job_of", "read"]

@@ -45,8 +45,6 @@ class Delegate(enum.Enum):
     COREML = "coreml"
     VULKAN = "vulkan"
     QNN = "qnn"
-    ETHOS_U = "ethos-u"
-    CORTEX_M = "cortex-m"
     NEUTRON = "neutron"
     OPENVINO = "openvino"
 

@@ -124,9 +124,7 @@ class Lowered:
 
 def check(delegate: Delegate) -> Entry:
     """Return a delegate's entry; MissingDependencyError naming what is missing and how to get it."""
-    entry = DELEGATES.get(delegate)
-    if entry is None:
-        raise UnsupportedError(f"delegate '{delegate.value}': executorch gets no program for it here")
+    entry = DELEGATES[delegate]
     for name in entry.modules:
         if importlib.util.find_spec(name) is None:
             raise MissingDependencyError(f"delegate '{delegate.value}': package '{name}' is not installed; {entry.get}")
