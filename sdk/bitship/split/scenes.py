@@ -32,7 +32,7 @@ def training(passes: int = 6, seed: int = 0) -> Scenes:
     return _scenes(slice(0, TRAIN_DIGITS), _train_photographs(), passes, seed)
 
 
-def testing(passes: int = 1, seed: int = 1) -> Scenes:
+def held_out(passes: int = 1, seed: int = 1) -> Scenes:
     """Return ``passes`` scenes of each of the 500 test digits, on other photographs.
 
     Scenes of one digit are alike, so the errors of more passes than one are correlated.
