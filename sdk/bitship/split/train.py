@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 import torch
 
 from bitship.split.bottleneck import Head, Prior, Tail, rounded, stage_of
