@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -34,7 +35,7 @@ from bitship.split.train import Data, Report, Split
 
 CALIBRATION = 256
 TABLE_IMAGES = 2000
-SURE = 0.98
+SURE = 0.95  # from this calibrated confidence on the exit answers by itself
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,10 @@ def build(split: Split, data: Data, held_out: Labelled, fit_epochs: int, report:
     return Built(head, tail, blocks, Exit(confidences(logits, held_out.labels), round(SURE * 65535)))
 
 
-def save(built: Built, path: Path, name: str, rungs: Sequence[Rung] = ()) -> SplitPackage:
-    """Write the package; ``rungs`` may carry what was measured."""
+def save(built: Built, path: Path, name: str) -> SplitPackage:
+    """Write the package."""
     head, tail = built.head.graph, built.tail
-    fresh = [Rung(s, table_hash(b).hex()) for s, b in zip(built.head.shifts, built.blocks, strict=True)]
+    rungs = [Rung(s, table_hash(b).hex()) for s, b in zip(built.head.shifts, built.blocks, strict=True)]
     _, height, width, channels = head.outputs[0].type.shape
     manifest = SplitManifest(
         name=name,
@@ -187,7 +188,18 @@ def save(built: Built, path: Path, name: str, rungs: Sequence[Rung] = ()) -> Spl
         features=(height, width, channels),
         zero_point=built.head.quant.zero_point,
         classes=head.outputs[1].type.shape[1],
-        rungs=tuple(rungs or fresh),
+        rungs=tuple(rungs),
         exit=built.exit,
     )
     return write(path, manifest, head, tail, b"".join(built.blocks))
+
+
+def save_measured(package: SplitPackage, rungs: Sequence[Rung], exit_accuracy: float) -> SplitPackage:
+    """Write a package again with what was measured of it."""
+    manifest = msgspec.structs.replace(
+        package.manifest,
+        rungs=tuple(rungs),
+        exit=msgspec.structs.replace(package.manifest.exit, accuracy=round(exit_accuracy, 5)),
+    )
+    blocks = b"".join(package.tables(r) for r in range(len(rungs)))
+    return write(package.path, manifest, package.head, package.tail, blocks)
