@@ -11,6 +11,7 @@ from bitship.settings import read_toml
 from bitship.targets.flashers import FlashTool
 
 ROOT = Path(__file__).resolve().parent
+ON_NPU = "npu-"  # begins the role of an image whose steps an NPU runs
 
 
 class TargetKind(enum.Enum):
@@ -168,11 +169,14 @@ class Npu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accelerator    what the compiler is told: ``ethos-u55-128``, ``imxrt700``, ``rk3588``, ``NPU``
     system_config  clocks and bandwidths of the system around it, where the compiler wants a name for them
     memory_mode    where tensors lie, likewise
+    address        of its registers, and interrupt, its number: where an image runs it through the vendor's driver
     """
 
     accelerator: str
     system_config: str = ""
     memory_mode: str = ""
+    address: int = 0
+    interrupt: int = 0
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from tflite_cases import Q, X, conv_net, i8, i32, simple, u8
 from tflite_layout_cases import CASES as LAYOUT_CASES
 from tflite_models import Net, Reference, T, encode
 
+from bitship.converters.tflite.lower import lower
 from bitship.errors import BitshipError, FormatError, UnsupportedError
 from bitship.graph import spec
 from bitship.graph.base import Array
@@ -38,6 +39,18 @@ def test_import_equals_the_reference_kernels(name: str) -> None:
         feeds = [feed(net.tensors[i], k) for i in inputs]
         for mine, theirs in zip(spec.run(graph, *feeds), reference.run(*feeds), strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_comes_back_out_equals_the_reference_kernels(name: str) -> None:
+    net, inputs, outputs = CASES[name]()
+    data = encode(net, inputs, outputs)
+    reference, written = Reference(data), Reference(lower(tflite.loads(data, name)).data)
+    for k in range(2):
+        feeds = [feed(net.tensors[i], k) for i in inputs]
+        for mine, theirs in zip(written.run(*feeds), reference.run(*feeds), strict=True):
+            assert mine.dtype == (np.int32 if theirs.dtype == np.int64 else theirs.dtype)  # an ARG_MAX is int32 here
+            np.testing.assert_array_equal(mine.reshape(theirs.shape), theirs)
 
 
 def test_float_ends_are_folded_away() -> None:

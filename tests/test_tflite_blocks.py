@@ -8,6 +8,7 @@ from tflite_cases import RNG, i8, i32, scales, u8
 from tflite_layout_cases import pairs, scalar
 from tflite_models import Net, Reference, T, encode
 
+from bitship.converters.tflite.lower import lower
 from bitship.errors import UnsupportedError
 from bitship.graph import Graph, host, spec
 from bitship.graph.base import Array
@@ -64,13 +65,15 @@ class Block(Net):
 def agree(net: Net, inputs: list[int], outputs: list[int], rounds: int = 3) -> Graph:
     data = encode(net, inputs, outputs)
     graph, reference = tflite.loads(data, "m"), Reference(data)
+    written = Reference(lower(graph).data)
     for _ in range(rounds):
         feeds = [(i8 if net.tensors[i].dtype == "int8" else u8)(*net.tensors[i].shape) for i in inputs]
-        for mine, in_c, theirs in zip(
-            spec.run(graph, *feeds), host.run(graph, *feeds), reference.run(*feeds), strict=True
+        for mine, in_c, again, theirs in zip(
+            spec.run(graph, *feeds), host.run(graph, *feeds), written.run(*feeds), reference.run(*feeds), strict=True
         ):
             np.testing.assert_array_equal(mine, theirs)
             np.testing.assert_array_equal(in_c, theirs)
+            np.testing.assert_array_equal(again.reshape(theirs.shape), theirs)
     return graph
 
 

@@ -11,6 +11,7 @@ from bitship.converters.firmware import build, emit, hosted, idf, serial
 from bitship.converters.firmware.application import app_files, app_text, application_for
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
+from bitship.converters.firmware.npu import NpuPort
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
 from bitship.converters.firmware.serial import SerialOptions
 from bitship.errors import DoesNotFitError, TargetError
@@ -98,6 +99,7 @@ def write_package(
     objects: Mapping[str, bytes] | None = None,
     application: Application | None = None,
     options: SerialOptions | None = None,
+    npu: NpuPort | None = None,
 ) -> Conversion:
     """Write a program's sources, build and measure them.
 
@@ -105,6 +107,7 @@ def write_package(
     objects  object files by name, of functions that another tool compiled; with them the stack has no proven bound
     application  the program around the model in an image; None: the target's
     options  what a serial application has beside the model
+    npu      how an image reaches the NPU whose command streams the program runs; with a driver as with ``objects``
     """
     image, extra = target.kind is TargetKind.MCU, dict(objects or {})
     build.check_memories(target, len(program.weights), program.plan.peak, "constants and tensors alone")
@@ -121,15 +124,17 @@ def write_package(
     options = options or SerialOptions()
     if idf.is_project(target):
         return _write_project(program, target, out, app, options)
-    recipe = build.recipe(target, program.functions, bool(program.weights), app)
+    recipe = build.recipe(target, program.functions, bool(program.weights), app, npu)
     golden = [serial.GOLDEN_SOURCE] if options.vectors[0] else []
     recipe = replace(recipe, sources=(*recipe.sources, *golden, *extra))
     beside = build.program_beside(recipe) if target.kind is TargetKind.HOST else None
     texts = _texts(program, target, app, options) | {"Makefile": recipe.makefile(beside).encode()} | extra
+    texts |= npu.texts() if npu else {}
     for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out / name, text)
-    entry = build.ENTRY if image and not extra else None
+    proven = image and not extra and not (npu and npu.driver)
+    entry = build.ENTRY if proven else None
     version, stack = build.compile_package(recipe, out, target.name, entry)
     if beside is not None:
         build.compile_package(beside, out, target.name)

@@ -1,7 +1,11 @@
-"""A .tflite file under construction: tensors, operators, buffers; equal constants are stored once."""
+"""A .tflite file under construction: tensors, operators, buffers; equal constants are stored once.
+
+While ``unsigned`` is set, a new int8 tensor is written as uint8, 128 higher, and so are its zero points: who writes
+operators sees int8 throughout.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ _TYPES = {
     DType.INT32: "INT32",
     DType.INT64: "INT64",
 }
+_OFFSET = 128
 _DEPRECATED = 127  # codes above it live in the wider field alone
 
 
@@ -28,6 +33,10 @@ class Label:
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
     axis: int = 0
+
+    def moved(self, by: int) -> "Label":
+        """Return it with zero points that much higher."""
+        return replace(self, zero_point=tuple(z + by for z in self.zero_point))
 
 
 @dataclass
@@ -56,16 +65,34 @@ class FileBuilder:
     operators: list[_Operator] = field(default_factory=list)
     codes: dict[tuple[str, int], int] = field(default_factory=dict)
     buffers: dict[bytes, int] = field(default_factory=dict)
+    unsigned: bool = False
 
     def tensor(self, shape: tuple[int, ...], dtype: DType, label: Label | None = None, name: str = "") -> int:
         """Add a computed tensor and return its number."""
-        self.tensors.append(_Tensor(shape, dtype, 0, label, name))
+        raised = self.unsigned and dtype is DType.INT8
+        self.tensors.append(_Tensor(shape, DType.UINT8 if raised else dtype, 0, None, name))
+        self.set_label(len(self.tensors) - 1, label, dtype)
         return len(self.tensors) - 1
+
+    def label(self, number: int, dtype: DType) -> Label | None:
+        """Return a tensor's label as codes of a dtype have it; int8 ones of a uint8 tensor are 128 lower."""
+        found = self.tensors[number].label
+        return found.moved(-_OFFSET) if found is not None and self._raised(number, dtype) else found
+
+    def set_label(self, number: int, label: Label | None, dtype: DType) -> None:
+        """Give a tensor the label that codes of a dtype have."""
+        self.tensors[number].label = (
+            label.moved(_OFFSET) if label is not None and self._raised(number, dtype) else label
+        )
+
+    def _raised(self, number: int, dtype: DType) -> bool:
+        return dtype is DType.INT8 and self.tensors[number].dtype is DType.UINT8
 
     def constant(self, array: Array, label: Label | None = None) -> int:
         """Add a constant tensor and return its number."""
         number = self.tensor(tuple(array.shape), DType.of(array), label)
-        self.tensors[number].buffer = self.buffers.setdefault(as_bytes(array), len(self.buffers) + 1)
+        written = array.view(np.uint8) ^ np.uint8(_OFFSET) if self._raised(number, DType.of(array)) else array
+        self.tensors[number].buffer = self.buffers.setdefault(as_bytes(written), len(self.buffers) + 1)
         return number
 
     def operator(

@@ -10,6 +10,7 @@ from bitship.converters.tflite.file import FileBuilder, Label
 from bitship.converters.tflite.machine import PENDING, TfliteMachine
 from bitship.converters.tflite.native import JOINING, MOVING, NATIVE, Native, Nearest
 from bitship.converters.tflite.provenance import Provenance
+from bitship.converters.tflite.unsigned import steps_down, steps_up, unsigned
 from bitship.errors import UnsupportedError
 from bitship.graph import DType, Graph, Node, Port
 
@@ -35,7 +36,8 @@ class _Lowering:
         self.graph = graph
         self.file = FileBuilder()
         self.machine = TfliteMachine(self.file)
-        found = Provenance(graph) if exact else Nearest(graph)
+        self.unsigned = unsigned(graph)
+        found = Provenance(graph, self.unsigned) if exact else Nearest(graph)
         self.native = Native(self.machine, found, exact)
         self.values: dict[str, Value] = {}
         self.one_to_one: set[str] = set()
@@ -53,6 +55,7 @@ class _Lowering:
                 self.values[node.output] = self.node(node)
             except UnsupportedError as e:
                 raise UnsupportedError(f"{self.graph.name}: node '{node.output}' ({node.op.name}): {e}") from None
+        self.file.unsigned = False
         inputs = [int(self.values[p.name].ref) for p in self.graph.inputs]
         outputs: list[int] = []
         for port in self.graph.outputs:
@@ -62,27 +65,37 @@ class _Lowering:
     def node(self, node: Node) -> Value:
         """Return a node's result: one operator where it has one, else integer primitives."""
         operands = [self.values[i] for i in node.inputs]
-        shape = self.graph.types[node.output].shape
+        shape, dtype = self.graph.types[node.output].shape, self.graph.types[node.output].dtype
+        if steps_down(self.graph, node) or (steps_up(node) and self.raised(operands[0])):
+            self.one_to_one.add(node.output)
+            return Value(operands[0].ref, shape, dtype)
+        self.file.unsigned = node.output in self.unsigned
         if type(node.op) in NATIVE:
             made = NATIVE[type(node.op)](self.native, node, *operands, shape=shape)
             if made is not None:
                 self.one_to_one.add(node.output)
                 return made
         function: Callable[..., Value] = LOWERINGS[type(node.op)]
-        label, eight = self.native.label(node.output), self.graph.types[node.output].dtype is DType.INT8
+        label, eight = self.native.label(node.output), dtype is DType.INT8
         if isinstance(node.op, MOVING) and operands[0].array is None and eight:
-            label = self.file.tensors[int(operands[0].ref)].label
+            label = self.file.label(int(operands[0].ref), operands[0].dtype)
+            self.file.unsigned = self.raised(operands[0])
             self.one_to_one.add(node.output)
         elif isinstance(node.op, JOINING) and label is not None and eight:
             operands = [self.native.as_labelled(x, label) for x in operands]
             self.one_to_one.add(node.output)
         else:
+            self.file.unsigned = False
             operands = [self.bare(x) for x in operands]
         y = self.machine.reshape(function(self.machine, node.op, *operands), shape)  # numbers there have an axis
         whole = node.output in self.one_to_one or self.file.last_operator() in _CARRIERS
         if whole and y.array is None and y.dtype is DType.INT8 and all(y.ref != x.ref for x in operands):
-            self.file.tensors[int(y.ref)].label = label
+            self.file.set_label(int(y.ref), label, y.dtype)
         return y
+
+    def raised(self, x: Value) -> bool:
+        """Whether int8 codes are uint8 in the file."""
+        return x.array is None and x.dtype is DType.INT8 and self.file.tensors[int(x.ref)].dtype is DType.UINT8
 
     def bare(self, x: Value) -> Value:
         """Return an operand without a scale, as primitives want it."""
@@ -90,7 +103,7 @@ class _Lowering:
 
     def output(self, port: Port, taken: set[int]) -> int:
         """Return a tensor for an output, with its port's scale; constants and ports are copied."""
-        value, label = self.values[port.name], _label(port)
+        value, label = self.native.as_kind(self.values[port.name], False), _label(port)
         if value.array is None and label is not None and value.ref not in taken:
             value = self.native.as_labelled(value, label)
         return _own(self.machine, value, taken)

@@ -51,7 +51,13 @@ class Native:
         self.machine = machine
         self.found = found
         self.exact = exact
-        self._relabelled: dict[tuple[int | str, Label | None], Value] = {}
+        self._relabelled: dict[tuple[int | str, DType, Label | None], Value] = {}
+        self._converted: dict[tuple[int | str, bool], Value] = {}
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether the operator that is being written is a uint8 one."""
+        return self.machine.file.unsigned
 
     def label(self, name: str, zero_point: int | None = None) -> Label | None:
         """Return the label of a tensor of the graph; None where it has no scale."""
@@ -64,15 +70,36 @@ class Native:
         """Return x under a label: itself, or a RESHAPE, which copies codes whatever the scales."""
         if x.array is not None:
             return Value(self.machine.file.constant(x.array, label), x.shape, x.dtype)
-        if self.machine.file.tensors[int(x.ref)].label == label:
+        x = self.as_kind(x, self.machine.file.unsigned)
+        if self.machine.file.label(int(x.ref), x.dtype) == label:
             return x
-        key = (x.ref, label)
+        key = (x.ref, x.dtype, label)
         if key not in self._relabelled:
             shape = self.machine.constant(np.array(x.shape, np.int32))
             y = self.machine.op("RESHAPE", [x, shape], x.shape, x.dtype, "ReshapeOptions", newShape=list(x.shape))
-            self.machine.file.tensors[int(y.ref)].label = label
+            self.machine.file.set_label(int(y.ref), label, y.dtype)
             self._relabelled[key] = y
         return self._relabelled[key]
+
+    def as_kind(self, x: Value, unsigned: bool) -> Value:
+        """Return int8 codes as the kernels of a kind read them: as they are, or through QUANTIZE by one."""
+        file = self.machine.file
+        if (
+            x.array is not None
+            or x.dtype is not DType.INT8
+            or unsigned == (file.tensors[int(x.ref)].dtype is DType.UINT8)
+        ):
+            return x
+        key = (x.ref, unsigned)
+        if key not in self._converted:
+            before = file.unsigned
+            label = file.label(int(x.ref), x.dtype) or Label((1.0,), (0,))
+            file.unsigned = not unsigned
+            source = self.as_labelled(x, label)
+            file.unsigned = unsigned
+            self._converted[key] = self.emit("QUANTIZE", [source], label, x.shape, "QuantizeOptions", 1)
+            file.unsigned = before
+        return self._converted[key]
 
     def emit(
         self,
@@ -87,7 +114,7 @@ class Native:
     ) -> Value:
         """Append an operator whose result has a label."""
         y = self.machine.op(name, inputs, shape, dtype, options, version, **fields)
-        self.machine.file.tensors[int(y.ref)].label = label
+        self.machine.file.set_label(int(y.ref), label, y.dtype)
         return y
 
     def clamped(self, x: Value, label: Label, qmin: int, qmax: int) -> Value:
@@ -125,10 +152,10 @@ def _padding(
     return _SAME if list(padding) == wanted else None
 
 
-def _parameters(n: Native, pairs: list[factors.Pair], x: float, y: float, single: bool) -> list[float] | None:
+def _parameters(n: Native, pairs: list[factors.Pair], x: float, y: float, product: bool) -> list[float] | None:
     if not n.exact:
         return [factors.f32(max(factors.real(*p) * y / x, 1e-30)) for p in pairs]
-    if single and len(pairs) == 1:
+    if product and len(pairs) == 1:
         scale = factors.product_scale(pairs[0], x, y)
         return None if scale is None else [scale]
     return factors.weight_scales(pairs, x, y)
@@ -138,9 +165,15 @@ def _labels(n: Native, node: Node, pairs: list[factors.Pair], connected: bool) -
     """Return the labels of operand and result: those found for the graph, else some that fit this node alone."""
     op: Any = node.op
     lx, ly = n.label(node.inputs[0], op.input_zero_point), n.label(node.output)
-    known = lx is not None and ly is not None and _parameters(n, pairs, lx.scale[0], ly.scale[0], connected)
+    product = connected or n.unsigned
+    known = lx is not None and ly is not None and _parameters(n, pairs, lx.scale[0], ly.scale[0], product)
     if known or connected or not n.exact:
         return lx, ly
+    if n.unsigned:
+        sx = 1.0 if lx is None else lx.scale[0]
+        sy = Provenance.product_result(op.requant, sx)
+        at = op.input_zero_point, op.requant.output_zero_point
+        return (None, None) if sy is None else (Label((sx,), at[:1]), Label((sy,), at[1:]))
     scales = free_scales(pairs)
     if scales is None:
         return None, None
@@ -159,13 +192,13 @@ def _weighted(n: Native, node: Node, x: Value, w: Value, bias: Value, shape: Seq
         or not n.plain(op.requant, Rounding.SINGLE if connected else Rounding.DOUBLE)
     ):
         return None
-    if x.dtype is not DType.INT8 or (op.weight_zero_point and not connected):
+    if x.dtype is not DType.INT8 or (op.weight_zero_point and not connected and not n.unsigned):
         return None
     pairs = pairs_of(op.requant)
     lx, ly = _labels(n, node, pairs, connected)
     if lx is None or ly is None:
         return None
-    scales = _parameters(n, pairs, lx.scale[0], ly.scale[0], connected)
+    scales = _parameters(n, pairs, lx.scale[0], ly.scale[0], connected or n.unsigned)
     if scales is None or (len(scales) > 1 and op.weight_zero_point):
         return None
     depthwise = isinstance(op, ops.DepthwiseConv2D)
@@ -287,7 +320,8 @@ def _pool(n: Native, node: Node, x: Value, shape: Sequence[int]) -> Value | None
     padding = _padding(x.shape[1:3], op.kernel, op.stride, (1, 1), op.padding)
     if label is None or x.dtype is not DType.INT8 or padding is None:
         return None
-    if getattr(op, "rounding", ops.DivRounding.HALF_AWAY) is not ops.DivRounding.HALF_AWAY:
+    kept = ops.DivRounding.HALF_UP if n.unsigned else ops.DivRounding.HALF_AWAY
+    if isinstance(op, ops.AvgPool2D) and op.rounding is not kept:
         return None
     name = "AVERAGE_POOL_2D" if isinstance(op, ops.AvgPool2D) else "MAX_POOL_2D"
     kind, clamp = n.activated(label, op.qmin, op.qmax)

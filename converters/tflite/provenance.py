@@ -89,8 +89,9 @@ def softmax_scale(table: Iterable[int]) -> float | None:
 class Provenance:
     """Finds scales. ``scale`` maps a tensor to its float32 scale, ``zero_point`` to the zero point it is read with."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, unsigned: frozenset[str] = frozenset()) -> None:
         self.graph = graph
+        self.unsigned = unsigned
         self.scale: dict[str, float] = {}
         self.choices: dict[str, list[float]] = {}
         self.zero_point: dict[str, int] = {}
@@ -205,6 +206,9 @@ class Provenance:
         assert isinstance(op, ops.Conv2D | ops.DepthwiseConv2D)
         if not plain(op.requant):
             return
+        if y in self.unsigned:
+            self._product(op.requant, x, y)
+            return
         assert op.requant is not None
         pairs = pairs_of(op.requant)
         if x in self.scale and y in self.scale:
@@ -245,22 +249,27 @@ class Provenance:
     def _fully_connected(self, node: Node) -> None:
         op, x, y = node.op, node.inputs[0], node.output
         assert isinstance(op, ops.FullyConnected)
-        if not plain(op.requant, Rounding.SINGLE):
-            return
-        assert op.requant is not None
-        pairs = pairs_of(op.requant)
+        if plain(op.requant, Rounding.SINGLE):
+            self._product(op.requant, x, y)
+
+    def _product(self, r: Rescale | None, x: str, y: str) -> None:
+        """Choose the scale of a result whose factor is made from a float32 product of scales."""
         sx = next(iter(self.options(x)), 1.0)
-        if len(pairs) > 1 or y in self.scale:
+        if r is None or r.per_channel or y in self.scale:
             return
-        found = []
-        for mantissa in range(_FIRST, _FIRST + (1 << 14)):
-            guess = self.exponent(op.requant, math.ldexp(mantissa, -23), sx)
-            if factors.product_scale(pairs[0], sx, guess) is not None:
-                found.append(guess)
-                break
-        if found:
+        found = self.product_result(r, sx)
+        if found is not None:
             self.choose(x, sx)
-            self._offer(y, found)
+            self.choose(y, found)
+
+    @staticmethod
+    def product_result(r: Rescale, x: float) -> float | None:
+        """Return the scale of a result for an operand's, such that weights of one scale have one."""
+        for mantissa in range(_FIRST, _FIRST + (1 << 14)):
+            guess = Provenance.exponent(r, math.ldexp(mantissa, -23), x)
+            if factors.product_scale(pairs_of(r)[0], x, guess) is not None:
+                return guess
+        return None
 
     def _mul(self, node: Node) -> None:
         op, (a, b), y = node.op, node.inputs, node.output

@@ -11,7 +11,7 @@ from bitship.graph import Graph, spec, verify
 from bitship.graph.base import Array
 from bitship.loading import load
 from bitship.package import Package, Staging, golden_inputs, write
-from bitship.targets import Application, ConverterName, Target, TinyModel
+from bitship.targets import Application, ConverterName, Target, TargetKind, TinyModel
 
 if TYPE_CHECKING:
     from bitship.converters.firmware.serial import SerialOptions
@@ -102,6 +102,11 @@ def _converter(
 ) -> Converter:
     if ram is None and streamed is None and application is None and options is None:
         return converters.get(name)
+    alone = ram is None and streamed is None and options is None
+    if name is ConverterName.ETHOS_U and target.kind is TargetKind.MCU and alone:
+        from bitship.converters.ethosu import EthosUConverter
+
+        return EthosUConverter(application)
     if name is not ConverterName.FIRMWARE:
         raise TargetError(
             f"target '{target.name}': a RAM budget, a streamed image and an application are for converter 'firmware', "

@@ -94,3 +94,25 @@ def power(trace: Trace) -> str:
         axes.set_ylim(bottom=0)
 
     return _draw(7.5, 2.4, paint)
+
+
+def stacked(
+    names: Sequence[str], rows: Sequence[Sequence[float]], parts: Sequence[str], unit: str, marked: int | None = None
+) -> str:
+    """Draw one bar per name, its parts side by side; the bar ``marked`` has a dot at its end."""
+    colours = (BLUE, GREY, RED, "#7a9e3f", "#b07d2a")
+
+    def paint(axes: Any) -> None:
+        left = [0.0] * len(rows)
+        for number, part in enumerate(parts):
+            widths = [row[number] for row in rows]
+            axes.barh(range(len(rows)), widths, left=left, color=colours[number % len(colours)], label=part)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        if marked is not None:
+            axes.plot([left[marked]], [marked], "o", ms=6, color="black")
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(unit)
+        axes.legend(frameon=False)
+
+    return _draw(7.5, 1.0 + 0.22 * len(rows), paint)

@@ -94,6 +94,12 @@ def codes_of(symbols: Array, zero_point: int, shift: int) -> Array:
     return np.clip((symbols.astype(np.int32) << shift) + zero_point, -128, 127).astype(np.int8)
 
 
+def margins_of(logits: Array) -> Array:
+    """Return the difference of the two largest codes of each row, 0 to 255."""
+    top = np.sort(logits.astype(np.int32), axis=1)
+    return top[:, -1] - top[:, -2]
+
+
 @dataclass(frozen=True)
 class SplitPackage:
     """A split package on disk."""
