@@ -4,7 +4,7 @@ This module imports torch at once, so it is imported inside functions only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bitship.errors import QuantizationError
-from bitship.graph import Graph
+from bitship.graph import Graph, Node, Port
 from bitship.graph.base import Array
 from bitship.graph.ir import Quant
 from bitship.quantization import quantize
@@ -73,6 +73,7 @@ def inputs_of(graph: Graph, images: Array) -> list[Array]:
 def integer_head(split: Split, images: Array) -> IntegerHead:
     """Quantize the head; every rung's step becomes the nearest power of two of the features' scale."""
     graph = quantize(split.head.eval(), [torch.from_numpy(images[:CALIBRATION])], "int8", "head")
+    graph = _renamed(graph, dict(zip((p.name for p in graph.outputs), ("features", "exit"), strict=True)))
     quant = graph.outputs[0].quant
     if quant is None:
         raise QuantizationError("head: its features have no scale")
@@ -82,6 +83,21 @@ def integer_head(split: Split, images: Array) -> IntegerHead:
             f"head: steps {split.recipe.steps} are too fine for the features' scale {quant.scale:.4g}"
         )
     return IntegerHead(graph, quant, tuple(shifts))
+
+
+def _renamed(graph: Graph, names: dict[str, str]) -> Graph:
+    """Return the graph with some tensors under other names."""
+    if taken := set(names.values()) & set(graph.types):
+        raise QuantizationError(f"{graph.name}: a tensor is called '{min(taken)}', which the head's output is to be")
+
+    def port(p: Port) -> Port:
+        return msgspec.structs.replace(p, name=names.get(p.name, p.name))
+
+    def node(n: Node) -> Node:
+        inputs = tuple(names.get(i, i) for i in n.inputs)
+        return msgspec.structs.replace(n, inputs=inputs, output=names.get(n.output, n.output))
+
+    return replace(graph, outputs=tuple(map(port, graph.outputs)), nodes=tuple(map(node, graph.nodes)))
 
 
 def dequantized(head: IntegerHead, codes: Array) -> Any:
