@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from bitship.errors import PackageError
 from bitship.graph import Graph
 from bitship.graph.base import Array
@@ -18,6 +20,7 @@ FEATURES, EXIT = "features", "exit"
 NO_LINK = "no link"
 _PROBE_BYTES = 600
 _PROBE_S = (1.0, 1.0, 4.0)  # how long one waits for a sign of life, in turn
+_SMALL_PROBE_S = 2.0
 _PAUSE_S, _STALE_S = 0.2, 1.0
 _GUARD_S, _GUARD = 0.004, 0.05  # the local answer leaves so long before the deadline, or this share of it
 _RETRIED = {Refusal.UNAVAILABLE, Refusal.LATE, Refusal.DAMAGED}
@@ -63,6 +66,8 @@ def graph_head(graph: Graph) -> Head:
     if FEATURES not in names or EXIT not in names:
         raise PackageError(f"{graph.name}: outputs {names}: a head has '{FEATURES}' and '{EXIT}'")
     features, local = names.index(FEATURES), names.index(EXIT)
+    port = graph.inputs[0].type
+    graph.run(np.zeros(port.shape, port.dtype.numpy))  # the first run makes the program
 
     def run(image: Array) -> tuple[Array, Array]:
         found = graph.run(image)
@@ -137,8 +142,8 @@ class SplitClient:
             expected = self.link.seconds(nbytes + self._remote.overhead)
             if left <= 0 or (attempt == 2 and left < expected):
                 break
-            # Time for a second attempt is kept only where both are likely to fit.
-            timeout = left / 2 if attempt == 1 and 3 * expected < left else left
+            # Where frames may be lost, time for a second attempt is kept if both are likely to fit.
+            timeout = left / 2 if self._remote.loses and attempt == 1 and 3 * expected < left else left
             sent = attempt
             try:
                 reply = self._remote.send(frame, timeout)
@@ -195,11 +200,10 @@ class SplitClient:
     def _measure(self) -> bool:
         """Probe with no bytes and with some; whether the other side was there."""
         try:
-            small = min(self._remote.probe(0, max(_PROBE_S)) for _ in range(2))
+            small = min(self._remote.probe(0, _SMALL_PROBE_S) for _ in range(2))
             large = self._remote.probe(_PROBE_BYTES, max(_PROBE_S))
-        except RefusedError as e:
-            if e.code in _LINK_LOST:
-                self._up.clear()
+        except RefusedError:
+            self._up.clear()
             return False
         self.link.start(small, large, _PROBE_BYTES)
         self._fresh = time.monotonic()

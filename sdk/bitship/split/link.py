@@ -183,6 +183,6 @@ class Link:
                 return
             await asyncio.sleep(max(arrival - time.monotonic(), 0))
             await self._passing.wait()
-            writer.write(data)
             way.nbytes += len(data)
+            writer.write(data)
             await writer.drain()

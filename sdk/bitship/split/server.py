@@ -107,10 +107,10 @@ class SplitServer:
         request, response = getattr(pb, f"{name}Request"), getattr(pb, f"{name}Response")
         answer: Callable[[Any, Any], Awaitable[Any]] = getattr(self, f"_{_snake(name)}")
 
-        async def call(message: Any, context: Any) -> Any:
+        async def call(data: bytes, context: Any) -> Any:
             try:
                 self._authenticate(context)
-                return await answer(message, context)
+                return await answer(_parsed(request, data), context)
             except RefusedError as e:
                 self.metrics.refused(e.code.name)
                 await context.abort(getattr(grpc.StatusCode, STATUS[e.code]), str(e))
@@ -119,7 +119,7 @@ class SplitServer:
                 await context.abort(grpc.StatusCode.INTERNAL, f"{Refusal.INTERNAL.name}: {e}")
 
         return grpc.unary_unary_rpc_method_handler(
-            call, request_deserializer=request.FromString, response_serializer=response.SerializeToString
+            call, request_deserializer=None, response_serializer=response.SerializeToString
         )
 
     def _authenticate(self, context: Any) -> None:
@@ -220,6 +220,14 @@ class SplitServer:
             ],
             raw_output_contents=[logits.tobytes(), reply],
         )
+
+
+def _parsed(message: Any, data: bytes) -> Any:
+    decode_error = require("google.protobuf.message", "split", "a split server").DecodeError
+    try:
+        return message.FromString(data)
+    except decode_error:
+        raise RefusedError(Refusal.DAMAGED, f"{len(data)} B are no {message.DESCRIPTOR.name}") from None
 
 
 def _snake(name: str) -> str:

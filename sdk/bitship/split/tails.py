@@ -81,6 +81,8 @@ class GraphTail:
             except GraphError:
                 self._many = None
         self._stack = ExitStack()
+        for run in filter(None, (self._one, self._many)):  # the first run of a graph makes its program
+            run(np.zeros((1 if run is self._one else self.batch, *graph.inputs[0].type.shape[1:]), np.int8))
 
     def run(self, codes: Array) -> Array:
         n = len(codes)

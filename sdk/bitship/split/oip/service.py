@@ -1,5 +1,6 @@
 """The Open Inference Protocol's service: its methods and messages, refusals as status codes, parameters."""
 
+import os
 from typing import Any
 
 from bitship.extras import require
@@ -43,7 +44,8 @@ _OTHER = {
 
 
 def grpc() -> Any:
-    """Return the grpc module."""
+    """Return the grpc module; its own lines on stderr are off unless GRPC_VERBOSITY asks for them."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return require("grpc", "split", "split computing over gRPC")
 
 
