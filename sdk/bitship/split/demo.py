@@ -143,7 +143,7 @@ def _train(out: Path, quick: bool) -> Any:
 
     from bitship.extras import require
 
-    require("torch", "split", "the split demo")
+    require("torch", "split-train", "the split demo")
     from bitship.split import digits
     from bitship.split.train import Recipe
 
