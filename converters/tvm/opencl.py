@@ -15,9 +15,34 @@ from bitship.graph import Graph
 from bitship.graph.base import Array
 
 _ANY, _READ_WRITE, _REGION, _TRUE = 0xFFFFFFFF, 1, 0x1220, 1
-_BUILD_LOG, _NOT_FOUND = 0x1183, -1001
+_BUILD_LOG, _NAME = 0x1183, 0x102B
 _SCALARS = {"int32": ctypes.c_int32, "int64": ctypes.c_int64}
 _MISSING = "opencl: no OpenCL loader or device here; on Debian: apt install ocl-icd-libopencl1 pocl-opencl-icd"
+
+
+def _first_device(cl: Any) -> int:
+    """Return the first device of the first platform that has one."""
+    count = ctypes.c_uint32(0)
+    if cl.clGetPlatformIDs(0, None, ctypes.byref(count)) == 0 and count.value:
+        platforms = (ctypes.c_void_p * count.value)()
+        for platform in platforms if cl.clGetPlatformIDs(count.value, platforms, None) == 0 else ():
+            device = ctypes.c_void_p()
+            if cl.clGetDeviceIDs(platform, _ANY, 1, ctypes.byref(device), None) == 0 and device.value:
+                return device.value
+    raise MissingDependencyError(_MISSING)
+
+
+def _name_of(cl: Any, device: int) -> str:
+    text = ctypes.create_string_buffer(256)
+    if cl.clGetDeviceInfo(device, _NAME, len(text), text, None) != 0:
+        return "unnamed"
+    return text.value.decode(errors="replace")
+
+
+def device_name() -> str:
+    """Return the name of the device that a session would take; MissingDependencyError when there is none."""
+    cl = _library()
+    return _name_of(cl, _first_device(cl))
 
 
 class _Region(ctypes.Structure):
@@ -77,8 +102,8 @@ class OpenClSession(TvmSession):
             raise DeviceError(f"{path}: {self._plan.language} kernels; only opencl ones run here")
         self._cl = _library()
         self._held: list[tuple[str, int]] = []
-        self._device = self._first_device()
-        self.device = self._device_name()
+        self._device = _first_device(self._cl)
+        self.device = _name_of(self._cl, self._device)
         self._context = self._made("Context", "clCreateContext", None, 1, self._ref(self._device), None, None)
         self._queue = self._made("CommandQueue", "clCreateCommandQueue", self._context, self._device, 0)
         self._program = self._build(source)
@@ -107,24 +132,6 @@ class OpenClSession(TvmSession):
         self._check(status.value, function)
         self._held.append((kind, made))
         return int(made)
-
-    def _first_device(self) -> int:
-        count = ctypes.c_uint32(0)
-        status = self._cl.clGetPlatformIDs(0, None, ctypes.byref(count))
-        if status == _NOT_FOUND or not count.value:
-            raise MissingDependencyError(_MISSING)
-        platforms = (ctypes.c_void_p * count.value)()
-        self._check(self._cl.clGetPlatformIDs(count.value, platforms, None), "clGetPlatformIDs")
-        for platform in platforms:
-            device = ctypes.c_void_p()
-            if self._cl.clGetDeviceIDs(platform, _ANY, 1, ctypes.byref(device), None) == 0 and device.value:
-                return device.value
-        raise MissingDependencyError(_MISSING)
-
-    def _device_name(self) -> str:
-        text = ctypes.create_string_buffer(256)
-        self._check(self._cl.clGetDeviceInfo(self._device, 0x102B, len(text), text, None), "clGetDeviceInfo")
-        return text.value.decode(errors="replace")
 
     def _build(self, source: bytes) -> int:
         text = ctypes.c_char_p(source)
