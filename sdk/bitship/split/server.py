@@ -14,7 +14,7 @@ from bitship.split.batching import Batcher, Ran
 from bitship.split.frame import Frame, Kind, Refusal, RefusedError, unpack
 from bitship.split.metrics import Metrics
 from bitship.split.oip import service
-from bitship.split.oip.service import ANSWER, FRAME, IDENTITY, LOGITS, METHODS, SERVICE, STATUS
+from bitship.split.oip.service import ANSWER, FRAME, IDENTITY, INFER, LOGITS, METHODS, SERVICE, STATUS
 from bitship.split.security import Security, check_exposure
 from bitship.split.tails import Tail
 from bitship.split.tracing import Tracing
@@ -110,6 +110,8 @@ class SplitServer:
         async def call(data: bytes, context: Any) -> Any:
             try:
                 self._authenticate(context)
+                if name == INFER:
+                    self._batcher.check_room()
                 return await answer(_parsed(request, data), context)
             except RefusedError as e:
                 self.metrics.refused(e.code.name)
