@@ -11,6 +11,7 @@ from bitship.settings import read_toml
 from bitship.targets.flashers import FlashTool
 
 ROOT = Path(__file__).resolve().parent
+ON_NPU = "npu-"  # begins the role of an image whose steps an NPU runs
 
 
 class TargetKind(enum.Enum):
@@ -55,16 +56,23 @@ class Application(enum.Enum):
     FILES   reads records from files by semihosting, for an emulator or a debugger
     SERIAL  speaks firmware/PROTOCOL.md on a serial port: MLPerf Tiny's performance mode and this project's commands
     ENERGY  the same in MLPerf Tiny's energy mode: a slower line, and timestamps that are pulses of the marker
+    SPLIT   the head of a split model: images come in frames, answers and features go out in frames (docs/split.md)
     """
 
     FILES = "files"
     SERIAL = "serial"
     ENERGY = "energy"
+    SPLIT = "split"
 
     @property
     def role(self) -> str:
         """The role of the image in a package's manifest."""
         return "firmware" if self is Application.FILES else self.value
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it speaks firmware/PROTOCOL.md."""
+        return self in (Application.SERIAL, Application.ENERGY)
 
 
 class TinyModel(enum.Enum):
@@ -168,11 +176,14 @@ class Npu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accelerator    what the compiler is told: ``ethos-u55-128``, ``imxrt700``, ``rk3588``, ``NPU``
     system_config  clocks and bandwidths of the system around it, where the compiler wants a name for them
     memory_mode    where tensors lie, likewise
+    address        of its registers, and interrupt, its number: where an image runs it through the vendor's driver
     """
 
     accelerator: str
     system_config: str = ""
     memory_mode: str = ""
+    address: int = 0
+    interrupt: int = 0
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

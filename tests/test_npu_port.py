@@ -46,7 +46,10 @@ def library(folder: Path, *sources: Path) -> Any:
 
 @pytest.fixture
 def port(tmp_path: Path) -> Any:
-    return library(tmp_path, NPU / "npu_ethosu.c", STANDIN)
+    found = library(tmp_path, NPU / "npu_ethosu.c", STANDIN)
+    found.device = ctypes.create_string_buffer(64)
+    assert found.ethosu_init(found.device, None, None, ctypes.c_size_t(0), 1, 1) == 0
+    return found
 
 
 def aligned(body: bytes) -> tuple[Any, ctypes.c_void_p]:

@@ -4,6 +4,7 @@
     npu0.commands.bin, ...      a command stream, its weights, and the TOSA program it was compiled from
     npu.h                       the same sizes, regions and offsets for bare metal
     ethosu.json.placement.json  every node's place and reason, and Vela's estimates
+    model.elf, npu/model.elf    for a board: every node on its core; the plan, its steps on the NPU through Arm's driver
 
 What the NPU computes is defined by TOSA, and the TOSA programs have the graph's bits under TOSA's reference model;
 that Ethos-U computes TOSA's integers is Arm's claim, which nothing here could run: ``unverified``.
@@ -21,7 +22,7 @@ from bitship.converters.ethosu.vela import Vela
 from bitship.converters.placement import CostFigure, Place, Placed, Placement, placed
 from bitship.errors import TargetError
 from bitship.graph import Graph, Node, verify
-from bitship.targets import Target
+from bitship.targets import Application, Target, TargetKind
 
 KIB = 1024
 # name here, column of Vela's summary, unit, factor; sums over the command streams, but for memories: their largest
@@ -37,12 +38,19 @@ PEAKS = (("sram", "sram_memory_used", "B", KIB), ("dram", "dram_memory_used", "B
 
 
 class EthosUConverter:
-    """Compiles a graph for the target's Ethos-U. Same graph and target, same bytes."""
+    """Compiles a graph for the target's Ethos-U. Same graph and target, same bytes.
+
+    application  the program around the model in a board's images; None: FILES where the target is emulated, else SERIAL
+    """
+
+    def __init__(self, application: Application | None = None) -> None:
+        self._application = application
 
     def convert(self, graph: Graph, target: Target, out: Path) -> Conversion:
-        """Write plan, command streams and placement below ``out``.
+        """Write plan, command streams and placement below ``out``; for a microcontroller its images too.
 
-        Raises TargetError for a target without an NPU, MissingDependencyError without ethos-u-vela or tosa-tools.
+        Raises TargetError for a target without an NPU, MissingDependencyError without ethos-u-vela or tosa-tools, and
+        what the firmware converter raises.
         """
         if target.npu is None:
             raise TargetError(f"target '{target.name}': no NPU; 'bitship targets' lists those with one")
@@ -54,12 +62,17 @@ class EthosUConverter:
         said = placement.write(out / plans.FILE, place(graph, found, npu.accelerator))
         weights = sum(s.compiled.arrays["weight_data"].nbytes for s in found.steps if s.compiled is not None)
         streams = sum(s.compiled.arrays["cmd_data"].nbytes for s in found.steps if s.compiled is not None)
-        return Conversion(
+        compiled = Conversion(
             files=tuple(sorted([*files, said])),
             artifacts=(Artifact(plans.FILE, "npu", Numerics.UNVERIFIED, said),),
             footprint=Footprint(weights, max((r.scratch_bytes for r in plan.runs), default=0), streams),
             tools={name: version(name) for name in ("ethos-u-vela", "tosa-tools")},
         )
+        if target.kind is not TargetKind.MCU:
+            return compiled
+        from bitship.converters.ethosu import image
+
+        return image.write(graph, image.Planned(found, plan), target, out, compiled, self._application)
 
 
 def place(graph: Graph, found: Partition, accelerator: str) -> Placement:

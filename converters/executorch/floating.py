@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from bitship.converters import floats
 from bitship.converters.executorch.program import require
-from bitship.converters.scales import WEIGHTED, Real, affine, epilogue, factors, narrow, recover, steepness
+from bitship.converters.floats import TO_PLANES, TO_ROWS
+from bitship.converters.scales import WEIGHTED, Real, narrow, recover
 from bitship.errors import UnsupportedError
 from bitship.graph import DType, Graph, Node
 from bitship.graph.base import Array
@@ -44,8 +46,6 @@ from bitship.graph.ops import (
 )
 
 NAME = "bitship"  # the key of a torch node's metadata under which the graph's node is named
-_TO_PLANES = (0, 3, 1, 2)
-_TO_ROWS = (0, 2, 3, 1)
 
 
 class Builder:
@@ -68,46 +68,30 @@ class Builder:
                 self._table(node)
         for name, real in self.reals.items():
             if name in self.graph.constants:
-                value = (self.graph.constants[name].astype(np.float64) - real.zero_point) * real.scale
-                value = value.transpose(_TO_PLANES) if value.ndim == 4 else value
-                self.buffers[name] = np.ascontiguousarray(value.astype(np.float32))
+                value = floats.reals_of(self.graph.constants[name], real)
+                self.buffers[name] = np.ascontiguousarray(value.transpose(TO_PLANES) if value.ndim == 4 else value)
 
     def _weights(self, node: Node) -> None:
-        op, (x, w_name, b_name) = node.op, node.inputs
+        op, x = node.op, node.inputs[0]
         assert isinstance(op, Conv2D | DepthwiseConv2D | FullyConnected)
-        if op.weight_zero_point or w_name not in self.graph.constants or b_name not in self.graph.constants:
-            raise UnsupportedError(f"node '{node.output}': weights must be constant, with zero point 0")
-        w = self.graph.constants[w_name]
-        if isinstance(op, Conv2D):
-            w = w.transpose(0, 3, 1, 2)
-        elif isinstance(op, DepthwiseConv2D):
-            w = w.transpose(2, 3, 0, 1).reshape(-1, 1, *w.shape[:2])
-        out = self.reals[node.output]
-        real = factors(epilogue(node))
-        scales = np.array([f * out.scale / self.reals[x].scale for f in real] * (w.shape[0] // len(real)))
-        bias = self.graph.constants[b_name] * scales * self.reals[x].scale
-        self.buffers[f"{node.output}_b"] = bias.astype(np.float32)
+        if op.weight_zero_point:
+            raise UnsupportedError(f"node '{node.output}': weights must have zero point 0")
+        w, scales, bias = floats.weights(self.graph, self.reals, node)
+        self.buffers[f"{node.output}_b"] = (bias * scales * self.reals[x].scale).astype(np.float32)
         if not (narrow(self.graph, x) and narrow(self.graph, node.output)):
-            spread = scales.reshape(-1, *(1 for _ in w.shape[1:]))
-            self.buffers[f"{node.output}_f"] = np.ascontiguousarray((w * spread).astype(np.float32))
+            real = (w * floats.along_channels(scales, w)).astype(np.float32)
+            self.buffers[f"{node.output}_f"] = np.ascontiguousarray(real)
             return
         self.buffers[f"{node.output}_w"] = np.ascontiguousarray(w)
-        self.buffers[f"{node.output}_s"] = np.maximum(scales, 1e-30).astype(np.float32)
+        self.buffers[f"{node.output}_s"] = np.maximum(scales, floats.LEAST_SCALE).astype(np.float32)
         self.buffers[f"{node.output}_z"] = np.zeros(scales.shape, np.int64)
 
     def _affine(self, node: Node) -> None:
-        gain, bias = affine(self.graph, node)
-        repeats = self.graph.types[node.output].shape[-1] // gain.size
-        scale = self.reals[node.output].scale
-        self.buffers[f"{node.output}_g"] = np.tile(gain * scale, repeats).astype(np.float32)
-        self.buffers[f"{node.output}_b"] = np.tile(bias * scale, repeats).astype(np.float32)
+        gain, bias, _ = floats.norm(self.graph, self.reals, node)
+        self.buffers[f"{node.output}_g"], self.buffers[f"{node.output}_b"] = gain, bias
 
     def _table(self, node: Node) -> None:
-        table, out = self.graph.constants[node.inputs[1]], self.reals[node.output]
-        if table.size != 256:
-            raise UnsupportedError(f"node '{node.output}': a table of int16 has no float form")
-        real = (table.astype(np.float64) - out.zero_point) * out.scale
-        self.buffers[f"{node.output}_t"] = real.astype(np.float32)
+        self.buffers[f"{node.output}_t"] = floats.table(self.graph, self.reals, node)
 
     def get(self, name: str) -> Any:
         """Return a buffer of the module by the name it was prepared under."""
@@ -145,28 +129,28 @@ class Builder:
         r = self.reals[name]
         return ops.dequantize_per_tensor(q, r.scale, r.zero_point, -128, 127, torch.int8)
 
-    def limited(self, name: str, x: Any, qmin: int, qmax: int) -> Any:
+    def limited(self, node: Node, x: Any) -> Any:
         """Clamp to the reals of a range that is narrower than the dtype."""
         import torch
 
-        dtype = self.graph.types[name].dtype
-        if qmin <= dtype.qmin and qmax >= dtype.qmax:
+        limits = floats.code_limits(self.graph, node)
+        if limits is None:
             return x
-        r = self.reals[name]
-        return torch.nn.functional.hardtanh(x, (qmin - r.zero_point) * r.scale, (qmax - r.zero_point) * r.scale)
+        r = self.reals[node.output]
+        return torch.nn.functional.hardtanh(x, *((q - r.zero_point) * r.scale for q in limits))
 
 
 def _axis(x: Any, axis: int) -> int:
     """Return where an axis of the graph is: rank 4 is kept as [N, C, H, W]."""
-    return _TO_PLANES.index(axis) if x.dim() == 4 else axis
+    return TO_PLANES.index(axis) if x.dim() == 4 else axis
 
 
 def _rows(x: Any) -> Any:
-    return x.permute(_TO_ROWS) if x.dim() == 4 else x
+    return x.permute(TO_ROWS) if x.dim() == 4 else x
 
 
 def _stored(x: Any) -> Any:
-    return x.permute(_TO_PLANES) if x.dim() == 4 else x
+    return x.permute(TO_PLANES) if x.dim() == 4 else x
 
 
 def _convolution(k: Builder, node: Node, x: Any) -> Any:
@@ -212,7 +196,7 @@ def _pad(k: Builder, node: Node, x: Any) -> Any:
 
     assert isinstance(node.op, Pad)
     r = k.reals[node.inputs[0]]
-    order = _TO_PLANES if x.dim() == 4 else range(x.dim())
+    order = TO_PLANES if x.dim() == 4 else range(x.dim())
     flat = [n for axis in reversed(order) for n in node.op.padding[axis]]
     return torch.nn.functional.pad(x, flat, value=(node.op.value - r.zero_point) * r.scale)
 
@@ -231,20 +215,13 @@ def _gather(k: Builder, node: Node, x: Any) -> Any:
     import torch
 
     assert isinstance(node.op, Gather)
-    indices = k.graph.constants.get(node.inputs[1])
-    if indices is None:
-        raise UnsupportedError(f"node '{node.output}': a gather by computed indices")
-    limit = k.graph.types[node.inputs[0]].shape[node.op.axis] - 1
-    return torch.index_select(x, _axis(x, node.op.axis), torch.from_numpy(np.clip(indices, 0, limit)))
+    return torch.index_select(x, _axis(x, node.op.axis), torch.from_numpy(floats.indices(k.graph, node)))
 
 
 def _softmax(k: Builder, node: Node, x: Any) -> Any:
     import torch
 
-    op = node.op
-    if isinstance(op, TableSoftmax | SoftmaxMatMul) and op.masked:
-        raise UnsupportedError(f"node '{node.output}': a masked softmax")
-    step = steepness(k.graph, node) / k.reals[node.inputs[0]].scale
+    step = floats.softmax_step(k.graph, k.reals, node)
     return torch.softmax(x * step, _axis(x, len(k.graph.types[node.inputs[0]].shape) - 1))
 
 
@@ -254,19 +231,19 @@ def _softmax_matmul(k: Builder, node: Node, x: Any, v: Any) -> Any:
     return torch.bmm(_softmax(k, node, x), v)
 
 
+def _scaled(k: Builder, node: Node, y: Any) -> Any:
+    factor = floats.product_factor(k.reals, node)
+    return y if factor == 1 else y * factor
+
+
 def _matmul(k: Builder, node: Node, a: Any, b: Any) -> Any:
     import torch
 
-    out = k.reals[node.output].scale
-    product = k.reals[node.inputs[0]].scale * k.reals[node.inputs[1]].scale
-    y, factor = torch.bmm(a, b), factors(epilogue(node))[0] * out / product
-    return y if abs(factor - 1) < 1e-6 else y * factor
+    return _scaled(k, node, torch.bmm(a, b))
 
 
 def _mul(k: Builder, node: Node, a: Any, b: Any) -> Any:
-    out = k.reals[node.output].scale
-    factor = factors(epilogue(node))[0] * out / (k.reals[node.inputs[0]].scale * k.reals[node.inputs[1]].scale)
-    return a * b if abs(factor - 1) < 1e-6 else a * b * factor
+    return _scaled(k, node, a * b)
 
 
 def _norm(k: Builder, node: Node, x: Any) -> Any:
@@ -274,7 +251,7 @@ def _norm(k: Builder, node: Node, x: Any) -> Any:
 
     op, rows = node.op, _rows(x)
     assert isinstance(op, LayerNorm | RmsNorm)
-    epsilon = max(op.epsilon, 1) * (k.reals[node.inputs[0]].scale / rows.shape[-1]) ** 2
+    epsilon = floats.norm(k.graph, k.reals, node)[2]
     gain, bias = k.get(f"{node.output}_g"), k.get(f"{node.output}_b")
     shape = (rows.shape[-1],)
     if isinstance(op, LayerNorm):
@@ -340,11 +317,7 @@ def _node(k: Builder, node: Node, values: dict[str, Any]) -> Any:
             k.real(i, values[i]) if i in values else k.get(i) for i in node.inputs if i in values or i in k.reals
         ]
         y = FLOAT[type(node.op)](k, node, *operands)
-    clamping = isinstance(node.op, Clamp | Rescale | MaxPool2D | AvgPool2D)
-    limits: Any = node.op if clamping else getattr(node.op, "requant", None)
-    if limits is not None:
-        y = k.limited(node.output, y, limits.qmin, limits.qmax)
-    return k.quantized(node.output, y)
+    return k.quantized(node.output, k.limited(node, y))
 
 
 def _evaluate(k: Builder, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitship.converters.executorch.arithmetic import Constants, Tensor
+from bitship.converters.floats import TO_PLANES, TO_ROWS
 from bitship.graph.base import Array
-
-_TO_PLANES = (0, 3, 1, 2)
-_TO_ROWS = (0, 2, 3, 1)
 
 
 class Value:
@@ -42,7 +40,7 @@ class Value:
             if self.array is not None and self._constants is not None:
                 self._rows = self._constants.tensor(self.array)
             else:
-                self._rows = self._planes.permute(_TO_ROWS)
+                self._rows = self._planes.permute(TO_ROWS)
         return self._rows
 
     @property
@@ -50,9 +48,9 @@ class Value:
         """The rank-4 tensor in [N, C, H, W]."""
         if self._planes is None:
             if self.array is not None and self._constants is not None:
-                self._planes = self._constants.tensor(self.array.transpose(_TO_PLANES))
+                self._planes = self._constants.tensor(self.array.transpose(TO_PLANES))
             else:
-                self._planes = self._rows.permute(_TO_PLANES)
+                self._planes = self._rows.permute(TO_PLANES)
         return self._planes
 
     @property
@@ -81,7 +79,7 @@ class Layout:
 
     def axis(self, axis: int) -> int:
         """Where an axis of the graph is."""
-        return _TO_PLANES.index(axis) if self.planes else axis
+        return TO_PLANES.index(axis) if self.planes else axis
 
     def wrap(self, tensor: Tensor) -> Value:
         """Return a result in this order as a value."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitship.converters.firmware import cores, hosted, stack
-from bitship.converters.firmware.application import app_files, app_flags
+from bitship.converters.firmware.application import SPLIT_FILES, app_files, app_flags
+from bitship.converters.firmware.npu import FUNCTIONS as NPU_FUNCTIONS
+from bitship.converters.firmware.npu import NpuPort
 from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
 from bitship.passes.spread import Region
 from bitship.targets import Application, Memory, Target, TargetKind
@@ -52,6 +54,9 @@ def kernel_files(functions: Sequence[str]) -> list[str]:
     """Return the kernel sources that hold these functions (``bitship_conv2d``), sorted."""
     files = set(ALWAYS)
     for function in functions:
+        if function in NPU_FUNCTIONS:
+            files.update(NPU_FUNCTIONS[function])
+            continue
         files.update(cores.source_files(function) or (_FILES[function.removeprefix("bitship_")],))
     return sorted(files | ({"product.c"} if files & {"matmul.c", "attention.c"} else set()))
 
@@ -103,17 +108,24 @@ STRIP = {self.tool("strip")}
 
 
 def recipe(
-    target: Target, functions: Sequence[str], weights: bool, application: Application = Application.FILES
+    target: Target,
+    functions: Sequence[str],
+    weights: bool,
+    application: Application = Application.FILES,
+    npu: NpuPort | None = None,
 ) -> Recipe:
-    """Return how a package for the target is built; an image with the application around the model."""
+    """Return how a package for the target is built; an image with application and NPU port around the model."""
     check_described(target)
     image = target.kind is TargetKind.MCU
     prefix, core = (target.toolchain.prefix, target.toolchain.flags) if target.toolchain else ("", ())
     sources = ["model.c", *(["weights.S"] if weights else []), *(f"kernels/src/{f}" for f in kernel_files(functions))]
     flags = [*COMMON, *core]
     if image:
-        flags += [*IMAGE, *app_flags(target, application), *LINK, *IMAGE_LINK]
+        flags += [*IMAGE, *app_flags(target, application), *(npu.flags if npu else ()), *LINK, *IMAGE_LINK]
         sources += [f"app/{f}" for f in app_files(target, application) if f.endswith(".c")]
+        if application is Application.SPLIT:
+            sources += [f"split/{f}" for f in SPLIT_FILES if f.endswith(".c")]
+        sources += npu.inputs if npu else ()
         return Recipe(f"{prefix}gcc", tuple(flags), tuple(sources), "model.elf")
     compiler = f"{prefix}gcc" if prefix else "cc"
     if target.kind is TargetKind.HOST:

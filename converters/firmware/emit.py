@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from bitship.converters.firmware import npu
 from bitship.converters.firmware.ctext import Constants, arena, comment, node_lines, prototypes, where
 from bitship.converters.firmware.program import Program, lower_graph, step_of
 from bitship.converters.firmware.stage_text import HOOK, READ, stage_function
@@ -9,6 +10,7 @@ from bitship.passes.plan import ALIGNMENT
 from bitship.version import VERSION
 
 GUARD = 64
+NPU_FUNCTIONS = npu.FUNCTIONS.keys()
 
 
 def _banner(p: Program) -> str:
@@ -138,6 +140,7 @@ def source(p: Program, hooks: bool = False) -> str:
     hooked = _hooked(p, constants) if hooks else ""
     weights = "extern const uint8_t model_weights[];\n" if p.weights else ""
     strips = '#include "strip.h"\n' if p.stage else ""
+    strips += '#include "npu_step.h"\n' if NPU_FUNCTIONS & set(p.functions) else ""
     declared = "\n".join(constants.lines)
     run = f"model_run_rows({READ})" if p.streamed else "model_run(void)"
     return f"""{_banner(p)}#include "model.h"

@@ -27,7 +27,8 @@ _BITS = 30
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One node as it runs: its op, the tensor it writes, and where.
 
-    whole   whether all of the tensor is there when the step is done; False within a stage of strips or tiles
+    whole   whether all of the tensor is there when the step is done; False within a stage of strips or tiles, and for
+            what the graph has no tensor of
     memory  0: the arena; n: the n-th region beside it; offset  bytes into it
     """
 
@@ -104,7 +105,8 @@ def steps(p: Program) -> tuple[Step, ...]:
         slot = p.plan.slot(node.output)
         assert slot is not None
         memory = regions(p).index(slot.memory)
-        found.append(Step(node.op.name, node.output, p.lowered.types[node.output], i >= within, memory, slot.offset))
+        whole = i >= within and node.output in p.graph.types  # of an NPU's step the graph has no tensor
+        found.append(Step(node.op.name, node.output, p.lowered.types[node.output], whole, memory, slot.offset))
     return tuple(found)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from bitship.converters import floats
 from bitship.converters.onnx.qdq import Builder
-from bitship.converters.scales import affine, epilogue, factors, steepness
 from bitship.errors import UnsupportedError
 from bitship.graph import Node, ops
 
@@ -48,9 +48,8 @@ def _fully_connected(k: Builder, node: Node) -> str:
 
 def _scaled(k: Builder, node: Node, x: str) -> str:
     """Multiply a product by what its epilogue has beyond the scales."""
-    product = k.reals[node.inputs[0]].scale * k.reals[node.inputs[1]].scale
-    factor = factors(epilogue(node))[0] * k.reals[node.output].scale / product
-    return x if abs(factor - 1) < 1e-6 else k.op("Mul", x, k.number(factor))
+    factor = floats.product_factor(k.reals, node)
+    return x if factor == 1 else k.op("Mul", x, k.number(factor))
 
 
 def _matmul(k: Builder, node: Node) -> str:
@@ -89,7 +88,7 @@ def _pad(k: Builder, node: Node) -> str:
     x, r = node.inputs[0], k.reals[node.inputs[0]]
     if not op.padding:
         return k.read(x)
-    order = [0, 3, 1, 2] if k.rank(x) == 4 else range(k.rank(x))
+    order = floats.TO_PLANES if k.rank(x) == 4 else range(k.rank(x))
     amounts = k.ints([op.padding[a][0] for a in order] + [op.padding[a][1] for a in order])
     return k.op("Pad", k.read(x), amounts, k.number((op.value - r.zero_point) * r.scale))
 
@@ -104,20 +103,13 @@ def _slice(k: Builder, node: Node) -> str:
 
 def _gather(k: Builder, node: Node) -> str:
     op: Any = node.op
-    indices = k.graph.constants.get(node.inputs[1])
-    if indices is None:
-        raise UnsupportedError(f"node '{node.output}': a gather by computed indices")
     x = node.inputs[0]
-    at = np.clip(indices, 0, k.shape(x)[op.axis] - 1).astype(np.int64)
-    return k.op("Gather", k.read(x), k.constant(at), axis=k.axis(x, op.axis))
+    return k.op("Gather", k.read(x), k.constant(floats.indices(k.graph, node)), axis=k.axis(x, op.axis))
 
 
 def _soft(k: Builder, node: Node) -> str:
-    op: Any = node.op
-    if getattr(op, "masked", False):
-        raise UnsupportedError(f"node '{node.output}': a masked softmax")
     x = node.inputs[0]
-    step = steepness(k.graph, node) / k.reals[x].scale
+    step = floats.softmax_step(k.graph, k.reals, node)
     logits = k.read(x) if abs(step - 1) < 1e-4 else k.op("Mul", k.read(x), k.number(step))
     return k.op("Softmax", logits, axis=k.axis(x, k.rank(x) - 1))
 
@@ -127,14 +119,11 @@ def _softmax_matmul(k: Builder, node: Node) -> str:
 
 
 def _norm(k: Builder, node: Node) -> str:
-    op: Any = node.op
-    x, last = node.inputs[0], k.shape(node.inputs[0])[-1]
-    gain, bias = affine(k.graph, node)
-    scale = k.reals[node.output].scale
-    constants = [k.constant(np.tile(a * scale, last // a.size).astype(np.float32)) for a in (gain, bias)]
-    epsilon = max(op.epsilon, 1) * (k.reals[x].scale / last) ** 2
+    x = node.inputs[0]
+    gain, bias, epsilon = floats.norm(k.graph, k.reals, node)
+    constants = [k.constant(gain), k.constant(bias)]
     rows = k.rows(x, k.read(x))
-    if isinstance(op, ops.LayerNorm):
+    if isinstance(node.op, ops.LayerNorm):
         y = k.op("LayerNormalization", rows, *constants, axis=-1, epsilon=epsilon)
     else:
         mean = k.op("ReduceMean", k.op("Mul", rows, rows), k.ints([k.rank(x) - 1]), keepdims=1)
@@ -145,10 +134,7 @@ def _norm(k: Builder, node: Node) -> str:
 
 def _table(k: Builder, node: Node) -> str:
     """Look the codes up in the table's reals."""
-    table, r = k.graph.constants[node.inputs[1]], k.reals[node.output]
-    if table.size != 256:
-        raise UnsupportedError(f"node '{node.output}': a table of int16 has no float form")
-    entries = k.constant(((table.astype(np.float64) - r.zero_point) * r.scale).astype(np.float32))
+    entries = k.constant(floats.table(k.graph, k.reals, node))
     k.read(node.inputs[0])
     index = k.op("Cast", k.coded[node.inputs[0]], to=int(k.model.onnx.TensorProto.INT32))
     return k.op("Gather", entries, k.op("Add", index, k.constant(np.array(128, np.int32))), axis=0)

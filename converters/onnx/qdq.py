@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from bitship.converters import floats
+from bitship.converters.floats import TO_PLANES, TO_ROWS
 from bitship.converters.onnx.model import ModelBuilder
 from bitship.converters.placement import Place, Placed, placed
-from bitship.converters.scales import WEIGHTED, Real, epilogue, factors, narrow, recover
+from bitship.converters.scales import WEIGHTED, Real, epilogue, narrow, recover
 from bitship.errors import UnsupportedError
 from bitship.graph import DType, Graph, Node, Port, Quant, ops
 from bitship.graph.base import Array, TensorType
-
-TO_PLANES = (0, 3, 1, 2)
-TO_ROWS = (0, 2, 3, 1)
 
 
 class Builder:
@@ -87,9 +86,7 @@ class Builder:
                 array = self.graph.constants[name]
                 self.coded[name] = self.constant(array.transpose(TO_PLANES) if array.ndim == 4 else array)
                 if array.dtype != np.int8:
-                    r = self.reals[name]
-                    wide = (array.astype(np.float64) - r.zero_point) * r.scale
-                    self.real[name] = self.constant(wide.astype(np.float32))
+                    self.real[name] = self.constant(floats.reals_of(array, self.reals[name]))
                     return self.real[name]
             self.real[name] = self.op("DequantizeLinear", self.coded[name], *self.parameters(name))
         return self.real[name]
@@ -101,35 +98,26 @@ class Builder:
         else:
             self.real[name] = x
 
-    def limited(self, name: str, x: str, qmin: int, qmax: int) -> str:
+    def limited(self, node: Node, x: str) -> str:
         """Clamp to the reals of a range that is narrower than the dtype; Relu where that is what it is."""
-        dtype, r = self.graph.types[name].dtype, self.reals[name]
-        if qmin <= dtype.qmin and qmax >= dtype.qmax:
+        limits, r = floats.code_limits(self.graph, node), self.reals[node.output]
+        if limits is None:
             return x
-        if qmin == r.zero_point and qmax >= dtype.qmax:
+        if limits[0] == r.zero_point and limits[1] >= self.graph.types[node.output].dtype.qmax:
             return self.op("Relu", x)
-        low, high = ((q - r.zero_point) * r.scale for q in (qmin, qmax))
+        low, high = ((q - r.zero_point) * r.scale for q in limits)
         return self.op("Clip", x, self.number(low), self.number(high))
 
     def weights(self, node: Node) -> tuple[str, str]:
         """Return (weights, bias) as reals: dequantized int8 and int32, or float where the layer has a wide tensor."""
-        op, (x, w_name, b_name) = node.op, node.inputs
+        op, x = node.op, node.inputs[0]
         assert isinstance(op, ops.Conv2D | ops.DepthwiseConv2D | ops.FullyConnected)
-        if w_name not in self.graph.constants or b_name not in self.graph.constants:
-            raise UnsupportedError(f"node '{node.output}': weights must be constant")
-        w, bias = self.graph.constants[w_name], self.graph.constants[b_name]
-        if isinstance(op, ops.Conv2D):
-            w = w.transpose(0, 3, 1, 2)
-        elif isinstance(op, ops.DepthwiseConv2D):
-            w = w.transpose(2, 3, 0, 1).reshape(-1, 1, *w.shape[:2])
-        source, out, zero_point = self.reals[x].scale, self.reals[node.output].scale, op.weight_zero_point
-        real = factors(epilogue(node))
-        scales = np.maximum(np.array([f * out / source for f in real] * (w.shape[0] // len(real))), 1e-30)
+        w, scales, bias = floats.weights(self.graph, self.reals, node)
+        scales, source, zero_point = np.maximum(scales, floats.LEAST_SCALE), self.reals[x].scale, op.weight_zero_point
         if not narrow(self.graph, x):
-            spread = scales.reshape(-1, *(1 for _ in w.shape[1:]))
-            return self.constant(((w.astype(np.int64) - zero_point) * spread).astype(np.float32)), self.constant(
-                (bias * scales * source).astype(np.float32)
-            )
+            real = (w.astype(np.int64) - zero_point) * floats.along_channels(scales, w)
+            wide = (bias * scales * source).astype(np.float32)
+            return self.constant(real.astype(np.float32)), self.constant(wide)
         each = self.constant(scales.astype(np.float32)), self.constant(np.full(scales.size, zero_point, np.int8))
         products = self.constant((scales.astype(np.float32) * np.float32(source)).astype(np.float32))
         return (
@@ -249,12 +237,7 @@ def lower(graph: Graph) -> tuple[bytes, tuple[Placed, ...]]:
             raise UnsupportedError(f"node '{node.output}': {node.op.name} has no float form")
         if not isinstance(node.op, WEIGHTED) and len(getattr(epilogue(node), "multiplier", ())) > 1:
             raise UnsupportedError(f"node '{node.output}': a {node.op.name} that is rescaled per channel")
-        y = FLOAT[type(node.op)](k, node)
-        clamping = isinstance(node.op, ops.Clamp | ops.Rescale | ops.MaxPool2D | ops.AvgPool2D)
-        limits: Any = node.op if clamping else getattr(node.op, "requant", None)
-        if limits is not None:
-            y = k.limited(node.output, y, limits.qmin, limits.qmax)
-        k.write(node.output, y)
+        k.write(node.output, k.limited(node, FLOAT[type(node.op)](k, node)))
     k.model.scope = "ports"
     _outputs(k, whole, outputs)
     kept = {n.output for n in graph.nodes}

@@ -1,4 +1,4 @@
-"""The C kernels as a shared library of this machine: found, loaded, and declared by the header beside it."""
+"""The C kernels as a shared library of this machine: found, loaded, and declared by the headers beside it."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from bitship.errors import MissingDependencyError
 
 LIBRARY = "libbitship_kernels.so"
 HEADER = "kernels.h"
+MORE_HEADERS = ("rans.h", "frame.h")  # declared where they lie beside the library
 OVERRIDE = "BITSHIP_KERNELS"
 _BLOCK = re.compile(r"/\* cffi: begin \*/(.*)/\* cffi: end \*/", re.DOTALL)
 
@@ -55,11 +56,12 @@ def find() -> Path:
 def load() -> Kernels:
     """Load the library once; MissingDependencyError when it is absent or cannot be loaded."""
     path = find()
-    block = _BLOCK.search(path.with_name(HEADER).read_text())
-    if block is None:
-        raise MissingDependencyError(f"{path.with_name(HEADER)}: no cffi block; reinstall bitship")
     ffi = cffi.FFI()
-    ffi.cdef(block.group(1))
+    for header in (path.with_name(HEADER), *filter(Path.is_file, map(path.with_name, MORE_HEADERS))):
+        block = _BLOCK.search(header.read_text())
+        if block is None:
+            raise MissingDependencyError(f"{header}: no cffi block; reinstall bitship")
+        ffi.cdef(block.group(1))
     try:
         return Kernels(ffi, ffi.dlopen(str(path)))
     except OSError as e:

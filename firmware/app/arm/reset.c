@@ -9,16 +9,28 @@ static void port_fault(void) __attribute__((noreturn));
 
 typedef void (*vector)(void);
 
-/* Initial stack pointer, then reset, NMI, HardFault and the rest of the sixteen system exceptions. */
+#if defined(BITSHIP_NPU_IRQ)
+void bitship_npu_board_interrupt(void);
+#endif
+
+/* Initial stack pointer, then reset, NMI, HardFault and the rest of the sixteen system exceptions; of the
+ * interrupts the NPU's, the last one there is. */
 struct vector_table {
     uint32_t *stack;
     vector handlers[15];
+#if defined(BITSHIP_NPU_IRQ)
+    vector interrupts[BITSHIP_NPU_IRQ + 1];
+#endif
 };
 
 __attribute__((section(".vectors"), used)) static const struct vector_table vectors = {
     __stack_top,
     {port_reset, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_fault,
-     port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_systick}};
+     port_fault, port_fault, port_fault, port_fault, port_fault, port_fault, port_systick},
+#if defined(BITSHIP_NPU_IRQ)
+    {[BITSHIP_NPU_IRQ] = bitship_npu_board_interrupt},
+#endif
+};
 
 static void port_fault(void) { port_exit(PORT_EXIT_FAULT); }
 

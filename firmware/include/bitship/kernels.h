@@ -26,7 +26,9 @@ enum bitship_error {
     BITSHIP_ERROR_ARGUMENT = -1,    /* a null pointer, an extent below 1, a parameter outside its range */
     BITSHIP_ERROR_UNSUPPORTED = -2, /* a combination of dtypes this kernel does not have */
     BITSHIP_ERROR_SCRATCH = -3,     /* scratch is smaller than the op's scratch_bytes */
-    BITSHIP_ERROR_CANARY = -4       /* a debug build of a package: bytes beside the arena were written */
+    BITSHIP_ERROR_CANARY = -4,      /* a debug build of a package: bytes beside the arena were written */
+    BITSHIP_ERROR_NPU_ABSENT = -5,  /* a step is the NPU's, and no driver is linked or no NPU is free */
+    BITSHIP_ERROR_NPU_FAILED = -6   /* the NPU's driver refused a command stream, or it did not end */
 };
 
 enum bitship_dtype {

@@ -18,8 +18,9 @@ from bitship.device.power import PowerDriver
 from bitship.errors import DeviceError, TargetError
 from bitship.package import Package
 from bitship.targets import Application, Target
+from bitship.targets.base import ON_NPU
 
-ROLES = tuple(a.role for a in Application if a is not Application.FILES)
+ROLES = tuple(a.role for a in Application if a.speaks)
 SILENCE_SECONDS = 60.0
 EMULATED_SECONDS = 300.0  # an emulated inference may take long
 HANDSHAKE_SECONDS = 15.0
@@ -73,7 +74,8 @@ class SerialBoard:
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         artifact = package.artifact(role)
-        if artifact.role not in ROLES:
+        role = artifact.role.removeprefix(ON_NPU)
+        if role not in ROLES:
             raise DeviceError(
                 f"{package.path}: its image has role '{artifact.role}', device '{self._name}' runs "
                 f"{' and '.join(ROLES)}; export the package with --app serial"
@@ -89,7 +91,7 @@ class SerialBoard:
             self._power.set(False)
             time.sleep(_OFF_SECONDS)
             self._power.set(True)
-        with self._opened(image, artifact.role) as link:
+        with self._opened(image, role) as link:
             self._info = Info.of(link.handshake(HANDSHAKE_SECONDS), link.where)
             graph = package.graph()
             if self._info.digest != graph.digest:
@@ -97,7 +99,7 @@ class SerialBoard:
                     f"{link.where}: runs graph {self._info.digest[:12]}, the package has {graph.digest[:12]}; "
                     "flash the package's image: name a flasher in devices.toml"
                 )
-            yield SerialSession(link, self._info, graph, (package.path / STEPS).read_bytes())
+            yield SerialSession(link, self._info, graph, (image.parent / STEPS).read_bytes())
 
     @contextmanager
     def _opened(self, image: Path, role: str) -> Iterator[Link]:

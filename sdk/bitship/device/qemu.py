@@ -20,6 +20,7 @@ from bitship.graph import Graph
 from bitship.graph.base import Array, TensorType, as_bytes
 from bitship.package import Package
 from bitship.targets import Target
+from bitship.targets.base import ON_NPU
 
 DEADLINE_SECONDS = 300.0
 ROLE = "firmware"
@@ -28,6 +29,11 @@ _CODES = {
     2: "no command line, or a file it cannot open",
     3: "a fault exception (a bad access, or the stack ran over)",
     4: "the inputs reached it damaged",
+}
+_ERRORS = {
+    -5: "an NPU step was refused: no driver is linked, or it has no NPU; set ETHOS_U_DRIVER_DIR and export again, or "
+    "run the image without NPU steps",
+    -6: "an NPU step failed: the driver refused its command stream, or it did not end",
 }
 
 
@@ -108,7 +114,7 @@ def decode_outputs(data: bytes, graph: Graph, count: int, where: str) -> Decoded
         body = reader.take(nbytes)
         reader.seal(f"record {i}")
         if error != 0:
-            raise DeviceError(f"{where}: record {i}: a kernel refused with error {error}")
+            raise DeviceError(f"{where}: record {i}: {_ERRORS.get(error, f'a kernel refused with error {error}')}")
         outputs.append(_split(body, types))
         ticks.append(tick)
     magic, (records, stack, used) = reader.take(4), reader.words(3)
@@ -212,7 +218,7 @@ class QemuDevice:
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         artifact = package.artifact(role)
-        if artifact.role != ROLE:
+        if artifact.role.removeprefix(ON_NPU) != ROLE:
             raise DeviceError(
                 f"{package.path}: its image has role '{artifact.role}', {self.name} without a serial port runs "
                 f"'{ROLE}'; export the package with --app files"

@@ -94,3 +94,46 @@ def power(trace: Trace) -> str:
         axes.set_ylim(bottom=0)
 
     return _draw(7.5, 2.4, paint)
+
+
+def stacked(
+    names: Sequence[str], rows: Sequence[Sequence[float]], parts: Sequence[str], unit: str, marked: int | None = None
+) -> str:
+    """Draw one bar per name, its parts side by side; the bar ``marked`` has a dot at its end."""
+    colours = (BLUE, GREY, RED, "#7a9e3f", "#b07d2a")
+
+    def paint(axes: Any) -> None:
+        left = [0.0] * len(rows)
+        for number, part in enumerate(parts):
+            widths = [row[number] for row in rows]
+            axes.barh(range(len(rows)), widths, left=left, color=colours[number % len(colours)], label=part)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        if marked is not None:
+            axes.plot([left[marked]], [marked], "o", ms=6, color="black")
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(unit)
+        axes.legend(frameon=False)
+
+    return _draw(7.5, 1.0 + 0.22 * len(rows), paint)
+
+
+def curves(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]], x: str, y: str, level: tuple[str, float] | None = None
+) -> str:
+    """Draw a line of dots per name over a logarithmic axis; ``level`` is a named height across all of it."""
+    colours = (BLUE, RED, "#7a9e3f", "#b07d2a", GREY)
+
+    def paint(axes: Any) -> None:
+        for number, (name, points) in enumerate(series):
+            ordered = sorted(points)
+            colour = colours[number % len(colours)]
+            axes.plot([a for a, _ in ordered], [b for _, b in ordered], "o-", ms=4, color=colour, label=name)
+        if level is not None:
+            axes.axhline(level[1], ls="--", lw=1, color=GREY, label=level[0])
+        axes.set_xscale("log")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.legend(frameon=False)
+
+    return _draw(7.5, 3.6, paint)
