@@ -39,6 +39,6 @@ class TvmConverter:
         return Conversion(
             files=tuple(sorted((library, "runner"))),
             artifacts=(Artifact(library, "library"), Artifact("runner", "runner")),
-            footprint=Footprint(len(program.constants), program.arena_bytes, code),
+            footprint=Footprint(len(program.constants), program.arena_bytes + program.unpacked_bytes, code),
             tools={"apache-tvm": version, "isa": isa.name},
         )

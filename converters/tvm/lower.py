@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bitship.converters.tvm.dispatch import Site, lower_node
 from bitship.converters.tvm.isa import Isa
 from bitship.converters.tvm.tir import Argument, Function, Stage
@@ -11,14 +13,16 @@ from bitship.converters.tvm.views import shortcuts
 from bitship.converters.tvm.window import SLACK
 from bitship.graph import Graph, Node, verify
 from bitship.graph import ops as o
-from bitship.graph.base import Operand, as_bytes
+from bitship.graph.base import Array, Operand, as_bytes
+from bitship.graph.packing import HIGHEST, LOWEST
 from bitship.passes.plan import plan, scratch_name
 
 ALIGNMENT = 64
 _NUMBER = 8  # bytes
+_WORTH_PACKING = 128  # elements
 WORTH_SHARING = 1 << 13  # elements, or 64 products: less than a few microseconds is not worth a meeting of threads
 
-Address = tuple[str, int]  # "arena" or "constants" and an offset; of a number, its dtype and value
+Address = tuple[str, int]  # "arena", "constants" or "unpacked" and an offset; of a number, its dtype and value
 
 
 def aligned(nbytes: int, alignment: int = ALIGNMENT) -> int:
@@ -48,6 +52,7 @@ class Program:
 
     kernels    PrimFuncs by symbol; calls  in execution order
     inputs, outputs  (address, bytes) of every graph input and output
+    narrow     constants of four bits; they are unpacked once into ``unpacked_bytes`` of memory
     """
 
     kernels: Mapping[str, Any]
@@ -56,6 +61,44 @@ class Program:
     outputs: tuple[tuple[Address, int], ...]
     arena_bytes: int
     constants: bytes
+    narrow: tuple["Narrow", ...] = ()
+    unpacked_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """Codes of four bits, two to a byte, the first in the low half: at ``source`` among the constants.
+
+    target  offset in the unpacked memory; count  of codes; width  bytes of an unpacked one, 1 or 2
+    """
+
+    source: int
+    target: int
+    count: int
+    width: int
+
+
+class Nibbles:
+    """Constants that are kept in four bits; equal ones once."""
+
+    def __init__(self, constants: "Constants") -> None:
+        self.constants = constants
+        self.found: dict[tuple[str, bytes], Narrow] = {}
+        self.nbytes = 0
+
+    def take(self, value: Array) -> Address | None:
+        """Return where an array lies unpacked; None for one that has no four bits, or is too small to be worth it."""
+        if value.dtype.name not in ("int8", "int16") or value.size < _WORTH_PACKING:
+            return None
+        if int(value.min()) < LOWEST or int(value.max()) > HIGHEST:
+            return None
+        key = (value.dtype.name, as_bytes(value))
+        if key not in self.found:
+            codes = np.resize(value.reshape(-1).astype(np.uint8) & 15, value.size + value.size % 2)
+            source = self.constants.add((codes[::2] | codes[1::2] << 4).tobytes())
+            self.found[key] = Narrow(source, self.nbytes, value.size, value.itemsize)
+            self.nbytes += aligned(value.nbytes + ALIGNMENT)
+        return ("unpacked", self.found[key].target)
 
 
 class Constants:
@@ -133,16 +176,20 @@ def lower(
     scratch = {node.output: sum(aligned(a.scratch_bytes, alignment) for a in fn.arguments) for node, fn in functions}
     memory = plan(graph, {k: v for k, v in scratch.items() if v}, alignment, short.aliases)
     constants = Constants(alignment)
+    nibbles = Nibbles(constants) if make is Function else None  # who launches kernels of its own unpacks nothing
     at = {name: ("arena", slot.offset) for name, slot in memory.slots.items()}
     read = {memory.root(n) for _, fn in functions for n in fn.tensors} | {memory.root(p.name) for p in graph.outputs}
     for name, value in graph.constants.items():
         if name in read:
-            at[name] = ("constants", constants.add(as_bytes(value)))
+            kept = nibbles.take(value) if nibbles is not None and name in graph.packing else None
+            at[name] = kept or ("constants", constants.add(as_bytes(value)))
     at.update((alias, at[root]) for alias, root in memory.aliases.items() if root in at)
     kernels = Kernels()
     calls: list[Call] = []
     for node, fn in functions:
-        label, addresses = f"{node.output} ({node.op.name})", tuple(_addresses(node, fn, at, constants, alignment))
+        few = nibbles if any(n in graph.packing for n in node.inputs) else None
+        addresses = tuple(_addresses(node, fn, at, constants, few, alignment))
+        label = f"{node.output} ({node.op.name})"
         sizes = tuple(_size(a) for a in fn.arguments)
         for stage in fn.finish(target):
             shared = stage.divided and _work(graph, node) >= WORTH_SHARING
@@ -154,6 +201,8 @@ def lower(
         outputs=tuple((at[p.name], p.type.nbytes) for p in graph.outputs),
         arena_bytes=memory.peak + SLACK,
         constants=bytes(constants.data),
+        narrow=() if nibbles is None else tuple(nibbles.found.values()),
+        unpacked_bytes=0 if nibbles is None else nibbles.nbytes,
     )
 
 
@@ -166,7 +215,7 @@ def _size(a: Argument) -> int:
 
 
 def _addresses(
-    node: Node, fn: Function, at: Mapping[str, Address], constants: Constants, alignment: int
+    node: Node, fn: Function, at: Mapping[str, Address], constants: Constants, nibbles: Nibbles | None, alignment: int
 ) -> Iterator[Address]:
     used = 0
     for a in fn.arguments:
@@ -175,7 +224,8 @@ def _addresses(
         elif a.tensor is not None:
             yield at[a.tensor]
         elif a.constant is not None:
-            yield ("constants", constants.add(as_bytes(a.constant)))
+            kept = None if nibbles is None else nibbles.take(a.constant)
+            yield kept or ("constants", constants.add(as_bytes(a.constant)))
         else:
             space, offset = at[scratch_name(node.output)]
             yield (space, offset + used)
