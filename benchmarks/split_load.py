@@ -23,7 +23,6 @@ from bitship.split.wire import Wire
 
 START_S = 120.0
 DEADLINE_S = 2.0
-TORCH = "torch"
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,30 @@ def _torch_tail(channels: int, classes: int, batch: int) -> Tail:
     return TorchTail(torch.nn.Sequential(*layers, *head), batch)
 
 
+def _dense_tail(inputs: int, classes: int, batch: int) -> Tail:
+    """Three fully connected layers, 19 million weights of float32 for 512 inputs: a call reads them all."""
+    torch = require("torch", "torch", "the torch tail")
+    torch.set_num_threads(1)
+    first, second = torch.nn.Linear(inputs, 4096), torch.nn.Linear(4096, 4096)
+    relu = torch.nn.ReLU()
+    layers = (torch.nn.Flatten(), first, relu, second, relu, torch.nn.Linear(4096, classes))
+    return TorchTail(torch.nn.Sequential(*layers), batch)
+
+
+def _tail(made: package.SplitPackage, kind: str, batch: int) -> Tail:
+    h, w, c = made.manifest.features
+    match kind:
+        case "torch":
+            return _torch_tail(c, made.manifest.classes, batch)
+        case "torch, dense":
+            return _dense_tail(h * w * c, made.manifest.classes, batch)
+        case name:
+            return open_tail(made.tail, name, batch)
+
+
 def _serve(folder: str, kind: str, batch: int, queue: int, pipe: Connection) -> None:
     made = package.read(Path(folder))
-    tail = (
-        _torch_tail(made.manifest.features[2], made.manifest.classes, batch)
-        if kind == TORCH
-        else open_tail(made.tail, kind, batch)
-    )
-    server = SplitServer(Wire(made), tail, ServerOptions(batch=batch, queue=queue), Metrics())
+    server = SplitServer(Wire(made), _tail(made, kind, batch), ServerOptions(batch=batch, queue=queue), Metrics())
     asyncio.run(server.run(lambda running: pipe.send(running.port)))
 
 
