@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bitship.cli import split_models
 from bitship.cli.models import Json
 from bitship.cli.output import console, emit_json, table
 from bitship.errors import DeviceError
@@ -247,6 +248,7 @@ def infer(
         table("", list(rows[0]), [list(row.values()) for row in rows])
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (serve, gateway, certs, proxy, infer)
+MODELS = (split_models.search, split_models.cut, split_models.export, split_models.show, split_models.demo)
+COMMANDS: tuple[Callable[..., None], ...] = (serve, gateway, certs, proxy, infer, *MODELS)
 for command in COMMANDS:
     app.command()(command)

@@ -3,6 +3,7 @@
 This module imports torch at once, so it is imported inside functions only.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,7 +163,8 @@ def confidences(logits: Array, labels: Array) -> tuple[int, ...]:
             last = pools.pop()
             pools[-1] = [a + b for a, b in zip(pools[-1], last, strict=True)]
     # one more wrong answer than was seen in each pool: what was seen a few times is not certain
-    return tuple(round(65535 * a / (n + 1)) for a, n, size in pools for _ in range(int(size)))
+    found = [round(65535 * a / (n + 1)) for a, n, size in pools for _ in range(int(size))]
+    return tuple(itertools.accumulate(found, max))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ AT = "2"  # the full model's third block: what comes in front of it is replaced
 CHANNELS = 8
 PASSES, TEST_PASSES = 12, 2
 HELD_OUT = 130  # digits that nothing is trained on: the exit's confidence
-EPOCH = 7780
+EPOCH = 7780  # scenes
+EPOCHS = 30  # of the full model's training
 FIT_EPOCHS = 2  # epochs whose codes are made once; stage 3 goes over them again and again
 
 
