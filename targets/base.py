@@ -57,16 +57,23 @@ class Application(enum.Enum):
     FILES   reads records from files by semihosting, for an emulator or a debugger
     SERIAL  speaks firmware/PROTOCOL.md on a serial port: MLPerf Tiny's performance mode and this project's commands
     ENERGY  the same in MLPerf Tiny's energy mode: a slower line, and timestamps that are pulses of the marker
+    SPLIT   the head of a split model: images come in frames, answers and features go out in frames (docs/split.md)
     """
 
     FILES = "files"
     SERIAL = "serial"
     ENERGY = "energy"
+    SPLIT = "split"
 
     @property
     def role(self) -> str:
         """The role of the image in a package's manifest."""
         return "firmware" if self is Application.FILES else self.value
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it speaks firmware/PROTOCOL.md."""
+        return self in (Application.SERIAL, Application.ENERGY)
 
 
 class TinyModel(enum.Enum):

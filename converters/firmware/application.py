@@ -10,6 +10,7 @@ APP = Path(__file__).resolve().parents[2] / "firmware" / "app"
 FILES_SOURCES = ("runner.c", "semihosting.c")
 SERIAL_SOURCES = ("serial.c", "extensions.c", "pulse.c", "text.c", "tiny.c", "work.c")
 SERIAL_HEADERS = ("extensions.h", "pulse.h", "text.h", "tiny.h", "work.h")
+SPLIT_FILES = ("device.c", "frame.c", "rans.c", "frame.h", "rans.h")  # in firmware/split
 EVERY = ("arena.c", "crc.c", "stack.c", "start.c", "arena.h", "crc.h", "port.h", "sections.ld")
 BOARD, BOARD_SOURCE = "board.c", "port.c"
 _SHARED = re.compile(r'^#include "(\w+/\w+\.h)"', re.MULTILINE)  # what boards with one chip share
@@ -38,13 +39,16 @@ def app_files(target: Target, application: Application) -> list[str]:
     if application is Application.FILES:
         return [*FILES_SOURCES, *files, f"{startup}/request.c"]
     assert target.uart is not None
+    uart = f"uart_{target.uart.driver}.c"
+    if application is Application.SPLIT:
+        return [*files, f"{startup}/restart.c", uart]
     marker = target.marker.driver if target.marker else "none"
     return [
         *SERIAL_SOURCES,
         *SERIAL_HEADERS,
         *files,
         f"{startup}/restart.c",
-        f"uart_{target.uart.driver}.c",
+        uart,
         f"marker_{marker}.c",
     ]
 
@@ -73,7 +77,7 @@ def app_flags(target: Target, application: Application) -> list[str]:
         if target.marker is not None:
             known |= {"MARKER": target.marker.address, "MARKER_BIT": target.marker.bit}
     flags = [f"-DBITSHIP_{name}={value:#x}u" for name, value in known.items()]
-    flags += [] if application is Application.FILES else ["-DMODEL_HOOKS"]
+    flags += ["-DMODEL_HOOKS"] if application.speaks else []
     return [*flags, *(["-DBITSHIP_BOARD"] if (target.folder / BOARD_SOURCE).is_file() else [])]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitship.converters.firmware import cores, hosted, stack
-from bitship.converters.firmware.application import app_files, app_flags
+from bitship.converters.firmware.application import SPLIT_FILES, app_files, app_flags
 from bitship.converters.firmware.npu import FUNCTIONS as NPU_FUNCTIONS
 from bitship.converters.firmware.npu import NpuPort
 from bitship.errors import DoesNotFitError, MissingDependencyError, TargetError
@@ -123,6 +123,8 @@ def recipe(
     if image:
         flags += [*IMAGE, *app_flags(target, application), *(npu.flags if npu else ()), *LINK, *IMAGE_LINK]
         sources += [f"app/{f}" for f in app_files(target, application) if f.endswith(".c")]
+        if application is Application.SPLIT:
+            sources += [f"split/{f}" for f in SPLIT_FILES if f.endswith(".c")]
         sources += npu.inputs if npu else ()
         return Recipe(f"{prefix}gcc", tuple(flags), tuple(sources), "model.elf")
     compiler = f"{prefix}gcc" if prefix else "cc"

@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 
 from bitship.converters.base import Artifact, Conversion, Footprint
-from bitship.converters.firmware import build, emit, hosted, idf, serial
-from bitship.converters.firmware.application import app_files, app_text, application_for
+from bitship.converters.firmware import build, emit, hosted, idf, serial, split
+from bitship.converters.firmware.application import SPLIT_FILES, app_files, app_text, application_for
 from bitship.converters.firmware.cores import core_of
 from bitship.converters.firmware.fit import choose, title
 from bitship.converters.firmware.npu import NpuPort
 from bitship.converters.firmware.program import Lowered, assemble, lower_calls
 from bitship.converters.firmware.serial import SerialOptions
+from bitship.converters.firmware.split import SplitOptions
 from bitship.errors import DoesNotFitError, TargetError
 from bitship.graph import Graph, verify
 from bitship.graph.store import write_atomic
@@ -21,6 +22,8 @@ from bitship.passes import picture
 from bitship.passes.stage import Stage
 from bitship.targets import Application, Target, TargetKind
 from bitship.version import VERSION
+
+Options = SerialOptions | SplitOptions
 
 PLAN = "plan.json"
 PICTURE = picture.FILE
@@ -35,7 +38,7 @@ class FirmwareConverter:
     streamed  whether the image arrives by rows while the model runs (``model_run_rows``), and is never whole in RAM;
               None: where that is the cheapest way into a given ``ram``
     application  the program around the model; None: FILES where the target is emulated, else SERIAL
-    options      what a serial application has beside the model
+    options      what a serial application, or a split one, has beside the model
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class FirmwareConverter:
         ram: int | None = None,
         streamed: bool | None = None,
         application: Application | None = None,
-        options: SerialOptions | None = None,
+        options: Options | None = None,
     ) -> None:
         self._stage = stage
         self._ram = ram
@@ -87,6 +90,8 @@ class FirmwareConverter:
         """Return the RAM that the program around the model takes, about."""
         if target.kind is not TargetKind.MCU or application_for(target, self._application) is Application.FILES:
             return 0
+        if self._application is Application.SPLIT:
+            return split.static_bytes(graph)
         inputs = 0 if streamed else sum(port.type.nbytes for port in graph.inputs)
         return inputs + serial.static_bytes(target)
 
@@ -98,7 +103,7 @@ def write_package(
     most: int | None = None,
     objects: Mapping[str, bytes] | None = None,
     application: Application | None = None,
-    options: SerialOptions | None = None,
+    options: Options | None = None,
     npu: NpuPort | None = None,
 ) -> Conversion:
     """Write a program's sources, build and measure them.
@@ -106,7 +111,7 @@ def write_package(
     most     bytes of RAM that arena, stack and static data may take together
     objects  object files by name, of functions that another tool compiled; with them the stack has no proven bound
     application  the program around the model in an image; None: the target's
-    options  what a serial application has beside the model
+    options  what a serial application, or a split one, has beside the model
     npu      how an image reaches the NPU whose command streams the program runs; with a driver as with ``objects``
     """
     image, extra = target.kind is TargetKind.MCU, dict(objects or {})
@@ -122,10 +127,11 @@ def write_package(
             "'energy'"
         )
     options = options or SerialOptions()
+    _check_options(target, app, options)
     if idf.is_project(target):
         return _write_project(program, target, out, app, options)
     recipe = build.recipe(target, program.functions, bool(program.weights), app, npu)
-    golden = [serial.GOLDEN_SOURCE] if options.vectors[0] else []
+    golden = [serial.GOLDEN_SOURCE] if isinstance(options, SerialOptions) and options.vectors[0] else []
     recipe = replace(recipe, sources=(*recipe.sources, *golden, *extra))
     beside = build.program_beside(recipe) if target.kind is TargetKind.HOST else None
     texts = _texts(program, target, app, options) | {"Makefile": recipe.makefile(beside).encode()} | extra
@@ -157,12 +163,12 @@ def write_package(
 
 
 def _write_project(
-    program: emit.Program, target: Target, out: Path, application: Application, options: SerialOptions
+    program: emit.Program, target: Target, out: Path, application: Application, options: Options
 ) -> Conversion:
     """Write a project that its vendor's tool builds; only constants and tensors are known to fit."""
     if application is Application.FILES:
         raise TargetError(f"{target.name}: files need semihosting, which ESP-IDF has not; use application 'serial'")
-    if options.vectors[0]:
+    if isinstance(options, SerialOptions) and options.vectors[0]:
         raise TargetError(f"{target.name}: a self-test is for images built here, not for a project; leave it out")
     texts = _texts(program, target, application, options)
     for name, text in texts.items():
@@ -177,6 +183,13 @@ def _write_project(
         tools={"bitship": VERSION},
         schedule="" if program.stage is None else title(program.stage.stage),
     )
+
+
+def _check_options(target: Target, application: Application, options: Options) -> None:
+    if isinstance(options, SplitOptions) != (application is Application.SPLIT):
+        raise TargetError(f"{target.name}: application 'split' is for the head of a split package")
+    if application is Application.SPLIT and idf.is_project(target):
+        raise TargetError(f"{target.name}: a split head is for images built here, not for a vendor's project")
 
 
 def _check_stack(target: Target, deepest: int, given: int) -> None:
@@ -195,12 +208,12 @@ def _check_budget(target: Target, ram: int, most: int | None) -> None:
         )
 
 
-def _texts(program: emit.Program, target: Target, application: Application, options: SerialOptions) -> dict[str, bytes]:
+def _texts(program: emit.Program, target: Target, application: Application, options: Options) -> dict[str, bytes]:
     """Return every source file of the package by its name."""
     hosted_too = target.kind is not TargetKind.MCU
     files = {
         "model.h": emit.header(program).encode(),
-        "model.c": emit.source(program, hosted_too or application is not Application.FILES).encode(),
+        "model.c": emit.source(program, hosted_too or application.speaks).encode(),
     }
     if program.weights:
         files["weights.S"] = emit.weights_source(program).encode()
@@ -218,7 +231,10 @@ def _texts(program: emit.Program, target: Target, application: Application, opti
         files["app/link.ld"] = (target.folder / "link.ld").read_bytes()
         files["app/memory.ld"] = build.memory_script(target.flash, target.ram, target.memories).encode()
         files["app/arenas.ld"] = build.arenas_script(target.memories).encode()
-    if application is not Application.FILES:
+    if isinstance(options, SplitOptions):
+        files |= {f"split/{name}": (build.FIRMWARE / "split" / name).read_bytes() for name in SPLIT_FILES}
+        files[split.CONFIG] = split.config(program, options).encode()
+    elif application is not Application.FILES:
         files[serial.CONFIG] = serial.config(program, target, options).encode()
         files[serial.STEPS] = serial.steps_text(program)
         if options.vectors[0]:

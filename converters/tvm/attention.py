@@ -177,7 +177,7 @@ def lower_softmax_matmul(
     """Write the kernel; shape is x's, columns v's last axis, placed the result's strides."""
     assert table.value is not None, "proven constant"
     groups, rows, length = shape
-    if isa.k_step == 0 or 1 not in v.strides[1:]:
+    if isa.k_step == 0 or not isa.single or 1 not in v.strides[1:]:
         return plain_softmax_matmul(fn, op, x, v, out, shape, table.value, columns, placed)
     made = CodeRows(fn, isa, op, x, table.value, shape)
     weights: Ints = np.broadcast_to(np.int64(0), (groups, columns, 1, length))

@@ -151,7 +151,7 @@ def _text_bytes(elf: bytes) -> int:
 
 def _pointer(address: Address) -> str:
     space, offset = address
-    return f"{'arena' if space == 'arena' else 'C'} + {offset}"
+    return f"{'C' if space == 'constants' else space} + {offset}"
 
 
 def driver(program: Program, graph: Graph) -> str:
@@ -164,6 +164,7 @@ def driver(program: Program, graph: Graph) -> str:
         '#define EXPORT __attribute__((visibility("default")))',
         'extern const uint8_t bitship_constants[] __attribute__((visibility("hidden")));',
         f"static uint8_t arena[{max(program.arena_bytes, 64)}] __attribute__((aligned(64)));",
+        *([f"static uint8_t unpacked[{program.unpacked_bytes}] __attribute__((aligned(64)));"] * bool(program.narrow)),
         *_sizes("input", [n for _, n in program.inputs]),
         *_sizes("output", [n for _, n in program.outputs]),
     ]
@@ -183,13 +184,44 @@ def driver(program: Program, graph: Graph) -> str:
         "{",
     ]
     lines += _steps(program)
-    lines += ["}", "EXPORT int bitship_run(const void *const *inputs, void *const *outputs)", "{"]
+    lines += ["}", *_unpacking(program)]
+    lines += ["EXPORT int bitship_run(const void *const *inputs, void *const *outputs)", "{"]
+    if program.narrow:
+        lines.append("    unpack();")
     for i, (address, nbytes) in enumerate(program.inputs):
         lines.append(f"    memcpy({_pointer(address)}, inputs[{i}], {nbytes});")
     lines.append("    bitship_team_run();")
     for i, (address, nbytes) in enumerate(program.outputs):
         lines.append(f"    memcpy(outputs[{i}], {_pointer(address)}, {nbytes});")
     return "\n".join([*lines, "    return 0;", "}", ""]).replace("void * ", "void *")
+
+
+def _unpacking(program: Program) -> list[str]:
+    """Return what takes constants of four bits apart, once, before the first run."""
+    if not program.narrow:
+        return []
+    return [
+        "static const struct { uint32_t source, target, count, width; } narrow[] = {",
+        *(f"    {{{n.source}, {n.target}, {n.count}, {n.width}}}," for n in program.narrow),
+        "};",
+        "static void unpack(void)",
+        "{",
+        "    static int done;",
+        "    for (uint32_t n = 0; !done && n < sizeof narrow / sizeof *narrow; n++) {",
+        "        const uint8_t *from = bitship_constants + narrow[n].source;",
+        "        uint8_t *to = unpacked + narrow[n].target;",
+        "        for (uint32_t i = 0; i < narrow[n].count; i++) {",
+        "            int code = ((from[i / 2] >> (i % 2 * 4) & 15) ^ 8) - 8;",
+        "            if (narrow[n].width == 1) {",
+        "                to[i] = (uint8_t)code;",
+        "            } else {",
+        "                ((int16_t *)(void *)to)[i] = (int16_t)code;",
+        "            }",
+        "        }",
+        "    }",
+        "    done = 1;",
+        "}",
+    ]
 
 
 def _steps(program: Program) -> list[str]:

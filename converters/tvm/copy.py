@@ -93,7 +93,7 @@ def lower_pad(fn: Function, op: Pad, x: Buffer, out: Buffer, shape: Shape, out_s
     def fill(at: Expr, width: int) -> None:
         out.store(at, const(op.value, out.dtype, width), width)
 
-    fn.chunks(size, 64 // np.dtype(out.dtype).itemsize, fill)
+    fn.chunks(size, 64 // np.dtype(out.dtype).itemsize, fill, divided=True)
     fn.barrier()
     origin = sum(before * s for (before, _), s in zip(op.padding, strides, strict=True))
     copy(fn, x, out, shape, strides_of(shape), strides, (0, origin))

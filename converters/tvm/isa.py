@@ -31,6 +31,7 @@ class Isa(msgspec.Struct, frozen=True):
     float_abi   soft or hard, where object files say which
     abi         LLVM's name of the calling convention, where there are several
     llvm        further options of LLVM's code generator
+    single      whether LLVM takes vectors apart in reasonable time; kernels that do so are loops otherwise
     """
 
     name: str
@@ -48,6 +49,7 @@ class Isa(msgspec.Struct, frozen=True):
     float_abi: str = ""
     abi: str = ""
     llvm: tuple[str, ...] = ()
+    single: bool = True
 
     @property
     def offset(self) -> int:
@@ -63,6 +65,8 @@ class Isa(msgspec.Struct, frozen=True):
         """Return the TVM target."""
         import tvm
 
+        if self.name in GPU:
+            return tvm.target.Target({"kind": self.name, **({"arch": "sm_50"} if self.name == "cuda" else {})})
         options: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu}
         if self.attrs:
             options["mattr"] = list(self.attrs)
@@ -197,6 +201,7 @@ LEVELS: dict[str, Isa] = {
             "widen",
             2,
             registers=8,
+            single=False,
         ),
     )
 }
@@ -221,6 +226,9 @@ BARE: dict[str, Isa] = {
 }
 BARE_PRODUCTS: dict[str, Isa] = {"cortex-m55": _bare("cortex-m55", *_HELIUM, 1, "vmladava", 16, "int8")}
 
+# Languages of graphics processors: one work item has one lane, and there are no vectors to fill.
+GPU: dict[str, Isa] = {name: Isa(name, "gpu", "", "", (), (), 1) for name in ("opencl", "cuda", "metal")}
+
 
 def of_target(target: Target) -> Isa:
     """Return the level of a target: the one its features name, or the best of this machine for a host target."""
@@ -229,10 +237,10 @@ def of_target(target: Target) -> Isa:
     if target.kind is TargetKind.MCU and target.cpu in BARE:
         return BARE[target.cpu]
     for feature in target.features:
-        if feature in LEVELS:
-            return LEVELS[feature]
+        if feature in LEVELS or feature in GPU:
+            return LEVELS.get(feature) or GPU[feature]
     found = ", ".join(target.features) or "none"
-    raise TargetError(f"target '{target.name}': features are {found}; tvm needs one of: {', '.join(LEVELS)}")
+    raise TargetError(f"target '{target.name}': features are {found}; tvm needs one of: {', '.join((*LEVELS, *GPU))}")
 
 
 def host_levels() -> list[Isa]:

@@ -37,7 +37,7 @@ class _Affine:
         gains, offsets = np.tile(m, repeats), np.tile(first, repeats)
         largest = (reach * int(np.abs(m).max()) + int(np.abs(first).max())) >> op.shift
         self.narrow = largest + 1 + abs(op.output_zero_point) < 1 << 31
-        self.whole = length // isa.lanes * isa.lanes
+        self.whole = length // isa.lanes * isa.lanes if isa.lanes > 1 else 0
         self.shift, self.zero_point = fn.number(op.shift, "int64"), fn.number(op.output_zero_point, "int32")
         self.by_lanes: dict[int, tuple[Wide, list[Parts], list[Parts]]] = {}
         for lanes, some in ((isa.lanes, slice(0, self.whole)), (1, slice(self.whole, None))):

@@ -39,7 +39,7 @@ def plain_conv(
     depth = 1 if isinstance(op, DepthwiseConv2D) else w.c // op.groups
     per_group = channels // (w.c if isinstance(op, DepthwiseConv2D) else op.groups)
     finish, acc = _Finish(fn, isa, op.requant, channels, out), fn.registers("int32")
-    with fn.loop(w.n) as n, fn.divided(w.oh) as y, fn.loop(w.ow) as xo, fn.loop(channels) as o:
+    with fn.points(w.n, w.oh, w.ow, channels) as (n, y, xo, o):
         acc.store(0, bias.load(o))
         group = fn.let(_quotient(o, per_group) * depth)
         with fn.loop(kh) as ky:

@@ -19,6 +19,7 @@ from bitship.graph.ops import Conv2D, DepthwiseConv2D, FullyConnected, MatMul
 from bitship.graph.ops.conv import dot_range
 
 Reader = Callable[[int], Buffer]
+_MANY_TAPS = 9
 
 
 def reach(x: Operand, input_zero_point: int, weights: Ints, bias: Ints) -> int:
@@ -86,7 +87,7 @@ def lower_depthwise(
     if window.dense:  # its pixels are addressed as one row
         window = Window(1, 1, window.n * window.h * window.w, c, 1, window.n * window.oh * window.ow)
     task = Depthwise(window, weights, bias, op.input_zero_point, op.requant, bound)
-    if not task.fits():
+    if not task.fits() or (not isa.single and kh * kw > _MANY_TAPS):
         return plain_conv(fn, isa, op, (x(0), x(1), x(2), out), window)
     return DepthwiseKernel(fn, isa, task, x(0), out).write()
 

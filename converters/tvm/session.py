@@ -85,7 +85,16 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def open_session(path: Path, graph: Graph, threads: int = 1) -> TvmSession:
-    """Load a library, or the one library in a folder, for a number of threads; PackageError when there is none."""
+    """Load a library, or the one library in a folder, for a number of threads; PackageError when there is none.
+
+    A plan of launches opens on this machine's OpenCL device.
+    """
+    from bitship.converters.tvm.gpu import PLAN
+
+    if path.name == PLAN or (path / PLAN).is_file():
+        from bitship.converters.tvm.opencl import OpenClSession
+
+        return OpenClSession(path if path.name == PLAN else path / PLAN, graph, threads)
     if path.is_dir():
         found = sorted(path.glob("lib*.so"))
         if len(found) != 1:

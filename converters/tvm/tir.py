@@ -19,20 +19,29 @@ Index = Any
 
 @dataclass(frozen=True)
 class Argument:
-    """Where a parameter of a kernel points: a tensor of the graph, a constant, or scratch of some bytes."""
+    """A parameter of a kernel: where a tensor of the graph, a constant or scratch of some bytes lies, or a number.
+
+    nbytes  of the tensor as it is read; number  its dtype and value
+    """
 
     tensor: str | None = None
     constant: Array | None = None
     scratch_bytes: int = 0
+    nbytes: int = 0
+    number: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Part of a kernel with no barrier inside: a PrimFunc without a symbol yet, and whether threads may share it."""
+    """Part of a kernel with no barrier inside: a PrimFunc without a symbol yet, and whether threads may share it.
+
+    extent  iterations of the longest loop that is shared out
+    """
 
     name: str
     function: Any
     divided: bool
+    extent: int = 1
 
 
 def vector(dtype: str, lanes: int) -> str:
@@ -145,7 +154,13 @@ def _span(index: Index, lanes: int) -> Expr:
 
 
 class Function:
-    """One kernel being written: its parameters in order, and the statement list that is open."""
+    """One kernel being written: its parameters in order, and the statement list that is open.
+
+    portable  whether intrinsics of LLVM are out of reach
+    """
+
+    portable = False
+    scope = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -170,7 +185,7 @@ class Function:
         """Declare a tensor of the graph as a parameter (once per name)."""
         if name not in self._buffers:
             dtype = "int8" if t.dtype.value == "bool" else t.dtype.value
-            self._buffers[name] = self._parameter(Argument(tensor=name), dtype, t.size)
+            self._buffers[name] = self._parameter(Argument(tensor=name, nbytes=t.nbytes), dtype, t.size)
         return self._buffers[name]
 
     @property
@@ -203,7 +218,7 @@ class Function:
         from tvm import ir, tirx
 
         name = self._fresh("p")
-        pointer = tirx.Var(name, ir.PointerType(ir.PrimType(dtype)))
+        pointer = tirx.Var(name, ir.PointerType(ir.PrimType(dtype), self.scope))
         raw = tirx.decl_buffer((size,), dtype, name=f"{name}_data")
         self.arguments.append(argument)
         self._params.append(pointer)
@@ -270,6 +285,12 @@ class Function:
         end = self.let(tirx.truncdiv((self.part + 1) * total, self.parts))
         with self.loop(end - first if extent else 0) as i:
             yield self.let(first + i)
+
+    @contextmanager
+    def points(self, images: int, rows: int, columns: int, channels: int) -> Iterator[tuple[Expr, Expr, Expr, Expr]]:
+        """Write the body of a loop over every element of NHWC, rows shared out among the threads."""
+        with self.loop(images) as n, self.divided(rows) as y, self.loop(columns) as x, self.loop(channels) as c:
+            yield n, y, x, c
 
     @contextmanager
     def last_part(self) -> Iterator[None]:

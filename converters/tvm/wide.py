@@ -105,8 +105,35 @@ def bit_length(fn: Function, value: Expr) -> Expr:
     """Return the number of bits of an int64 in [0, 2^63)."""
     from tvm import tirx
 
+    if fn.portable:
+        return _bit_length_by_halves(fn, value)
     zeros = intrinsic("int64", "llvm.ctlz.i64", value, tirx.IntImm("bool", 0))
     return fn.let(const(64, "int64") - zeros)
+
+
+def _bit_length_by_halves(fn: Function, value: Expr) -> Expr:
+    """Count by comparisons, in memory, for TVM puts names' values into each other: is anything in the upper half?"""
+    one, zero = const(1, "int64"), const(0, "int64")
+    length, left = fn.registers("int64"), fn.registers("int64")
+    length.store(0, zero)
+    left.store(0, value)
+    with fn.loop(6) as i:
+        half = fn.let(const(32, "int64") >> cast(i, "int64"))
+        more = fn.let(select(left.load(0) >= (one << half), half, zero))
+        length.store(0, length.load(0) + more)
+        left.store(0, left.load(0) >> more)
+    return fn.let(length.load(0) + left.load(0))  # 0 or 1 is left
+
+
+def _floor_sqrt_by_bits(fn: Function, value: Expr) -> Expr:
+    """Find the root's bits from the highest one down."""
+    one, zero = const(1, "int64"), const(0, "int64")
+    root = fn.registers("int64")
+    root.store(0, zero)
+    with fn.loop(31) as i:
+        more = fn.let(root.load(0) + (one << (const(30, "int64") - cast(i, "int64"))))
+        root.store(0, select(more * more <= value, more, root.load(0)))
+    return fn.let(root.load(0))
 
 
 def quotient(fn: Function, a: Expr, b: Expr) -> Expr:
@@ -123,6 +150,8 @@ def floor_sqrt(fn: Function, value: Expr) -> Expr:
     """
     from tvm import tirx
 
+    if fn.portable:
+        return _floor_sqrt_by_bits(fn, value)
     one, zero = const(1, "int64"), const(0, "int64")
     real = intrinsic("float64", "llvm.sqrt.f64", tirx.Cast("float64", value))
     k = fn.let(tirx.Cast("int64", real))

@@ -22,12 +22,20 @@ class Check(msgspec.Struct, frozen=True):
 
 _PACKAGES = (
     ("tflite", "importing .tflite", "pip install 'bitship[tflite]'"),
-    ("ai-edge-litert", "judging imports by LiteRT's reference kernels", "pip install 'bitship[litert]'"),
+    (
+        "ai-edge-litert",
+        "the tflite converter; judging imports by LiteRT's reference kernels",
+        "pip install 'bitship[litert]'",
+    ),
     ("onnx", "importing .onnx", "pip install 'bitship[onnx]'"),
+    ("onnxruntime", "running .onnx packages", "pip install 'bitship[onnx]'"),
     ("torch", "quantizing torch modules, the executorch converter", "pip install 'bitship[torch]'"),
     ("torchao", "quantizing torch modules", "pip install 'bitship[torch]'"),
     ("apache-tvm", "the tvm converter", "pip install 'bitship[tvm]'"),
     ("executorch", "the executorch converter", "pip install 'bitship[executorch]'"),
+    ("tosa-tools", "the tosa converter and its reference model", "pip install 'bitship[tosa]'"),
+    ("ethos-u-vela", "the ethos-u converter", "pip install 'bitship[ethos-u]'"),
+    ("openvino", "the openvino converter", "pip install 'bitship[openvino]'"),
     ("scikit-learn", "the demo", "pip install 'bitship[demo]'"),
 )
 _PROGRAMS = (
@@ -44,6 +52,9 @@ _PROGRAMS = (
     ("qemu-aarch64", "running aarch64 packages", "apt-get install qemu-user"),
     ("arm-linux-gnueabihf-gcc", "packages for armv7 Linux", "apt-get install gcc-arm-linux-gnueabihf"),
     ("riscv64-linux-gnu-gcc", "packages for riscv64 Linux", "apt-get install gcc-riscv64-linux-gnu"),
+    ("clang", "TVM packages for Hexagon", "apt-get install clang"),
+    ("ld.lld", "TVM packages for Hexagon", "apt-get install lld"),
+    ("qemu-hexagon", "running Hexagon packages", "apt-get install qemu-user"),
     ("dot", "drawing graphs", "apt-get install graphviz"),
     ("ssh", "devices reached over ssh", "apt-get install openssh-client"),
     ("adb", "phones", "apt-get install adb"),
@@ -93,11 +104,22 @@ def _kernels() -> str | None:
         return None
 
 
+def _opencl() -> str | None:
+    """Return the name of the device that runs OpenCL packages."""
+    from bitship.converters.tvm.opencl import device_name
+
+    try:
+        return device_name()
+    except BitshipError:
+        return None
+
+
 def examine() -> list[Check]:
     """Return one check per optional package and program."""
     found = [Check("C kernels", _kernels(), "the fast path of graph.run", "pip install -e . (needs cmake and gcc)")]
     found += [Check(n, _package(n), disables, install) for n, disables, install in _PACKAGES]
     found += [Check(n, _program(n), disables, install) for n, disables, install in _PROGRAMS]
+    found.append(Check("OpenCL device", _opencl(), "running OpenCL packages", "apt-get install pocl-opencl-icd"))
     data = os.environ.get("BITSHIP_DATA")
     found.append(Check("BITSHIP_DATA", data, "tests and benchmarks on real models", "set it to the data folder"))
     return found

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bitship.converters.firmware.serial import SerialOptions
 
 DEFAULT_VECTORS = 5
+Vectors = tuple[list[tuple[Array, ...]], list[tuple[Array, ...]]]  # inputs, outputs
 
 
 def export(
@@ -55,21 +56,45 @@ def export(
     chosen = _choose(resolved, converter)
     verify(graph)
     check_fits(graph, resolved)
-    rows = list(golden_inputs(graph, DEFAULT_VECTORS) if inputs is None else inputs)
-    if not rows:
-        raise TargetError("export: no golden inputs are given; at least one is needed")
-    out = Path(out)
-    vectors = rows, [spec.run(graph, *row) for row in rows]
-    options = _options(tiny, self_test, vectors)
+    vectors = _vectors(graph, inputs)
+    made = _converter(chosen, resolved, ram, streamed, application, _options(tiny, self_test, vectors))
+    return _package(graph, resolved, chosen, made, Path(out), vectors, overwrite)
+
+
+def export_image(
+    graph: Graph, target: str | Target, out: Path, converter: Converter, overwrite: bool = False
+) -> Package:
+    """Write a package as ``export`` does, by a firmware converter that was made for one application."""
+    resolved = targets.load(target) if isinstance(target, str) else target
+    chosen = _choose(resolved, ConverterName.FIRMWARE)
+    verify(graph)
+    check_fits(graph, resolved)
+    return _package(graph, resolved, chosen, converter, out, _vectors(graph, None), overwrite)
+
+
+def _package(
+    graph: Graph,
+    target: Target,
+    name: ConverterName,
+    converter: Converter,
+    out: Path,
+    vectors: Vectors,
+    overwrite: bool,
+) -> Package:
     with Staging(out, overwrite) as folder:
-        conversion = _converter(chosen, resolved, ram, streamed, application, options).convert(graph, resolved, folder)
-        write(out, graph, resolved, chosen, folder, conversion, vectors)
+        conversion = converter.convert(graph, target, folder)
+        write(out, graph, target, name, folder, conversion, vectors)
     return Package.open(out)
 
 
-def _options(
-    tiny: TinyModel, self_test: int, vectors: tuple[list[tuple[Array, ...]], list[tuple[Array, ...]]]
-) -> "SerialOptions | None":
+def _vectors(graph: Graph, inputs: Sequence[tuple[Array, ...]] | None) -> Vectors:
+    rows = list(golden_inputs(graph, DEFAULT_VECTORS) if inputs is None else inputs)
+    if not rows:
+        raise TargetError("export: no golden inputs are given; at least one is needed")
+    return rows, [spec.run(graph, *row) for row in rows]
+
+
+def _options(tiny: TinyModel, self_test: int, vectors: Vectors) -> "SerialOptions | None":
     """Return what a serial application is told beside the model; None where nothing was asked for."""
     if tiny is TinyModel.NONE and not self_test:
         return None

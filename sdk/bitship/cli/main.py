@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from bitship.cli import benches, memory, models, packages, system
+from bitship.cli import benches, memory, models, packages, split, system
 from bitship.errors import BitshipError
 from bitship.version import VERSION
 
@@ -37,6 +37,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(split.app)
 
 
 def _version(value: bool) -> None:

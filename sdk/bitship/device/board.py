@@ -20,7 +20,7 @@ from bitship.package import Package
 from bitship.targets import Application, Target
 from bitship.targets.base import ON_NPU
 
-ROLES = tuple(a.role for a in Application if a is not Application.FILES)
+ROLES = tuple(a.role for a in Application if a.speaks)
 SILENCE_SECONDS = 60.0
 EMULATED_SECONDS = 300.0  # an emulated inference may take long
 HANDSHAKE_SECONDS = 15.0

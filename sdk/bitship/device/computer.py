@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from bitship.device import conditions
 from bitship.device.base import Conditions, DeviceSession
+from bitship.device.benchmark_model import BenchmarkModel
+from bitship.device.benchmark_model import opened as opened_benchmark
 from bitship.device.host import RUNNER_ROLE
 from bitship.device.runner import DEADLINE_SECONDS, opened, opened_package
 from bitship.device.transfer import Transfer, TransferDriver
@@ -42,6 +44,7 @@ class RemoteComputer:
     """A unit of devices.toml that packages are copied to and run on.
 
     runner  over there: a Python with the package's runtime in it, or the user's own ``executor_runner``
+    benchmark  the user's own ``benchmark_model``, for tflite packages
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class RemoteComputer:
         transfer: TransferDriver,
         runner: str | None = None,
         deadline_s: float = DEADLINE_SECONDS,
+        benchmark: BenchmarkModel | None = None,
     ) -> None:
         self._name = name
         self._target = target
         self._driver = transfer
         self._runner = runner
         self._deadline_s = deadline_s
+        self._benchmark = benchmark
         self._link: Transfer | None = None
 
     @property
@@ -134,8 +139,14 @@ class RemoteComputer:
                 yield session
             return
         probe = link.run([runner, "-c", f"import {RUNTIMES[converter]}"], _SHORT_SECONDS)
+        timed = self._benchmark if converter is ConverterName.TFLITE else None
         if probe.code != 0:
             said = (probe.stderr.strip().splitlines() or ["nothing said"])[-1]
+            if timed is not None:
+                why = f"{runner} over there does not import {RUNTIMES[converter]} ({said})"
+                with opened_benchmark(link, timed, model, why, self._deadline_s) as session:
+                    yield session
+                return
             raise DeviceError(
                 f"device '{self._name}': {package.path} is for {converter.value}, and {runner} over there does "
                 f"not import {RUNTIMES[converter]} ({said}); install it there, or name another Python"
@@ -143,5 +154,9 @@ class RemoteComputer:
             )
         inputs = ",".join(f"{p.type.dtype.value}:{'x'.join(map(str, p.type.shape))}" for p in graph.inputs)
         words = [runner, PYTHON_RUNNER.name, model.name, inputs]
-        with opened(link, [PYTHON_RUNNER, model], words, graph, self._deadline_s) as made:
-            yield made
+        with ExitStack() as stack:
+            made = stack.enter_context(opened(link, [PYTHON_RUNNER, model], words, graph, self._deadline_s))
+            if timed is None:
+                yield made
+            else:
+                yield stack.enter_context(opened_benchmark(link, timed, model, made, self._deadline_s))

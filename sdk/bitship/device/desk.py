@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from bitship.device.base import Device
+from bitship.device.benchmark_model import BenchmarkModel
 from bitship.device.console import ConsoleSettings
 from bitship.device.farm import FarmSettings
 from bitship.device.flash import FlasherSettings
@@ -45,6 +46,7 @@ class Unit(Drivers, frozen=True, forbid_unknown_fields=True):
     """One unit: what type it is, and its drivers.
 
     runner  path, on the device, of the user's own ``executor_runner`` for executorch packages
+    benchmark  the user's own ``benchmark_model`` there, which times tflite packages
     farm    where the unit is borrowed; its place may bring drivers that are left out here
     hub     how a device of Qualcomm AI Hub is used; its name is the target's where it is left out
     """
@@ -52,6 +54,7 @@ class Unit(Drivers, frozen=True, forbid_unknown_fields=True):
     name: str
     target: str
     runner: str | None = None
+    benchmark: BenchmarkModel | None = None
     farm: FarmSettings | None = None
     hub: HubSettings | None = None
 
@@ -124,7 +127,7 @@ def _computer(unit: Unit, target: Target) -> Device:
             f"device '{unit.name}': no transfer reaches it; ssh, adb or local are needed: "
             'transfer = { driver = "ssh", host = "..." }'
         )
-    return RemoteComputer(unit.name, target, unit.transfer or LocalTransfer(), unit.runner)
+    return RemoteComputer(unit.name, target, unit.transfer or LocalTransfer(), unit.runner, benchmark=unit.benchmark)
 
 
 def _cloud(unit: Unit, target: Target) -> Device:

@@ -15,7 +15,10 @@ READS = (1, 2)  # later fields have defaults
 
 
 class Bits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The outcome of the proof: how many vectors ran, how many elements differed, by how much at most."""
+    """The outcome of the proof: how many vectors ran, how many elements differed, by how much at most.
+
+    No vectors: the device gives no outputs.
+    """
 
     vectors: int
     elements: int
@@ -24,8 +27,8 @@ class Bits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def exact(self) -> bool:
-        """Whether every element of every output was the reference's."""
-        return self.differing == 0
+        """Whether every element of every output was the reference's, and there was one."""
+        return self.differing == 0 and self.vectors > 0
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

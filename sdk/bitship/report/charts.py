@@ -116,3 +116,24 @@ def stacked(
         axes.legend(frameon=False)
 
     return _draw(7.5, 1.0 + 0.22 * len(rows), paint)
+
+
+def curves(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]], x: str, y: str, level: tuple[str, float] | None = None
+) -> str:
+    """Draw a line of dots per name over a logarithmic axis; ``level`` is a named height across all of it."""
+    colours = (BLUE, RED, "#7a9e3f", "#b07d2a", GREY)
+
+    def paint(axes: Any) -> None:
+        for number, (name, points) in enumerate(series):
+            ordered = sorted(points)
+            colour = colours[number % len(colours)]
+            axes.plot([a for a, _ in ordered], [b for _, b in ordered], "o-", ms=4, color=colour, label=name)
+        if level is not None:
+            axes.axhline(level[1], ls="--", lw=1, color=GREY, label=level[0])
+        axes.set_xscale("log")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.legend(frameon=False)
+
+    return _draw(7.5, 3.6, paint)

@@ -18,6 +18,8 @@ _EXACT_COLUMNS = (
 def bits(report: Report) -> str:
     """Return what the proof of bits gave, in words."""
     b = report.bits
+    if not b.vectors:
+        return "not proven"
     return "exact" if b.exact else f"{b.differing:,} of {b.elements:,} differ, by {b.max_difference} at most"
 
 

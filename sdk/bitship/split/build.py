@@ -3,16 +3,18 @@
 This module imports torch at once, so it is imported inside functions only.
 """
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
 from bitship.errors import QuantizationError
-from bitship.graph import Graph
+from bitship.graph import Graph, Node, Port
 from bitship.graph.base import Array
 from bitship.graph.ir import Quant
 from bitship.quantization import quantize
@@ -34,7 +36,7 @@ from bitship.split.train import Data, Report, Split
 
 CALIBRATION = 256
 TABLE_IMAGES = 2000
-SURE = 0.98
+SURE = 0.95  # from this calibrated confidence on the exit answers by itself
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def inputs_of(graph: Graph, images: Array) -> list[Array]:
 def integer_head(split: Split, images: Array) -> IntegerHead:
     """Quantize the head; every rung's step becomes the nearest power of two of the features' scale."""
     graph = quantize(split.head.eval(), [torch.from_numpy(images[:CALIBRATION])], "int8", "head")
+    graph = _renamed(graph, dict(zip((p.name for p in graph.outputs), ("features", "exit"), strict=True)))
     quant = graph.outputs[0].quant
     if quant is None:
         raise QuantizationError("head: its features have no scale")
@@ -81,6 +84,21 @@ def integer_head(split: Split, images: Array) -> IntegerHead:
             f"head: steps {split.recipe.steps} are too fine for the features' scale {quant.scale:.4g}"
         )
     return IntegerHead(graph, quant, tuple(shifts))
+
+
+def _renamed(graph: Graph, names: dict[str, str]) -> Graph:
+    """Return the graph with some tensors under other names."""
+    if taken := set(names.values()) & set(graph.types):
+        raise QuantizationError(f"{graph.name}: a tensor is called '{min(taken)}', which the head's output is to be")
+
+    def port(p: Port) -> Port:
+        return msgspec.structs.replace(p, name=names.get(p.name, p.name))
+
+    def node(n: Node) -> Node:
+        inputs = tuple(names.get(i, i) for i in n.inputs)
+        return msgspec.structs.replace(n, inputs=inputs, output=names.get(n.output, n.output))
+
+    return replace(graph, outputs=tuple(map(port, graph.outputs)), nodes=tuple(map(node, graph.nodes)))
 
 
 def dequantized(head: IntegerHead, codes: Array) -> Any:
@@ -145,7 +163,8 @@ def confidences(logits: Array, labels: Array) -> tuple[int, ...]:
             last = pools.pop()
             pools[-1] = [a + b for a, b in zip(pools[-1], last, strict=True)]
     # one more wrong answer than was seen in each pool: what was seen a few times is not certain
-    return tuple(round(65535 * a / (n + 1)) for a, n, size in pools for _ in range(int(size)))
+    found = [round(65535 * a / (n + 1)) for a, n, size in pools for _ in range(int(size))]
+    return tuple(itertools.accumulate(found, max))
 
 
 @dataclass(frozen=True)
@@ -174,10 +193,10 @@ def build(split: Split, data: Data, held_out: Labelled, fit_epochs: int, report:
     return Built(head, tail, blocks, Exit(confidences(logits, held_out.labels), round(SURE * 65535)))
 
 
-def save(built: Built, path: Path, name: str, rungs: Sequence[Rung] = ()) -> SplitPackage:
-    """Write the package; ``rungs`` may carry what was measured."""
+def save(built: Built, path: Path, name: str) -> SplitPackage:
+    """Write the package."""
     head, tail = built.head.graph, built.tail
-    fresh = [Rung(s, table_hash(b).hex()) for s, b in zip(built.head.shifts, built.blocks, strict=True)]
+    rungs = [Rung(s, table_hash(b).hex()) for s, b in zip(built.head.shifts, built.blocks, strict=True)]
     _, height, width, channels = head.outputs[0].type.shape
     manifest = SplitManifest(
         name=name,
@@ -187,7 +206,18 @@ def save(built: Built, path: Path, name: str, rungs: Sequence[Rung] = ()) -> Spl
         features=(height, width, channels),
         zero_point=built.head.quant.zero_point,
         classes=head.outputs[1].type.shape[1],
-        rungs=tuple(rungs or fresh),
+        rungs=tuple(rungs),
         exit=built.exit,
     )
     return write(path, manifest, head, tail, b"".join(built.blocks))
+
+
+def save_measured(package: SplitPackage, rungs: Sequence[Rung], exit_accuracy: float) -> SplitPackage:
+    """Write a package again with what was measured of it."""
+    manifest = msgspec.structs.replace(
+        package.manifest,
+        rungs=tuple(rungs),
+        exit=msgspec.structs.replace(package.manifest.exit, accuracy=round(exit_accuracy, 5)),
+    )
+    blocks = b"".join(package.tables(r) for r in range(len(rungs)))
+    return write(package.path, manifest, package.head, package.tail, blocks)

@@ -20,7 +20,9 @@ AT = "2"  # the full model's third block: what comes in front of it is replaced
 CHANNELS = 8
 PASSES, TEST_PASSES = 12, 2
 HELD_OUT = 130  # digits that nothing is trained on: the exit's confidence
-EPOCH = 7780
+EPOCH = 7780  # scenes
+EPOCHS = 30  # of the full model's training
+FIT_EPOCHS = 2  # epochs whose codes are made once; stage 3 goes over them again and again
 
 
 def full() -> Any:
@@ -99,7 +101,7 @@ def train(out: Path, seed: int, epochs: int, recipe: Recipe, report: Report) -> 
     split = Split(model, AT, head(model), decoder(), example, recipe)
     split.distil(data.data, report)
     split.joint(data.data, report)
-    built = build.build(split, data.data, data.held_out, min(recipe.fit, 2), report)
+    built = build.build(split, data.data, data.held_out, FIT_EPOCHS, report)
     return Trained(model, build.save(built, out, "digit-scenes-64"), data)
 
 

@@ -22,6 +22,7 @@ class Kind(IntEnum):
     ANSWER = 2
     HELLO = 3
     REFUSAL = 4
+    IMAGE = 5
 
 
 class Codec(IntEnum):

@@ -123,7 +123,10 @@ class SplitPackage:
         if not 0 <= rung < len(rungs):
             raise PackageError(f"{self.path}: rung {rung}: the package has 0 to {len(rungs) - 1}")
         size = block_bytes(self.manifest.features[2])
-        block = (self.path / TABLES).read_bytes()[rung * size : (rung + 1) * size]
+        try:
+            block = (self.path / TABLES).read_bytes()[rung * size : (rung + 1) * size]
+        except OSError as e:
+            raise PackageError(f"{self.path / TABLES}: cannot be read: {e.strerror}") from None
         if table_hash(block).hex() != rungs[rung].table_hash:
             raise PackageError(f"{self.path / TABLES}: rung {rung}: the tables are not those of {MANIFEST}")
         return block
@@ -152,7 +155,7 @@ def read(path: Path) -> SplitPackage:
     try:
         manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=SplitManifest)
     except OSError as e:
-        raise PackageError(f"{path}: no split package: {e.strerror}; bitship split train makes one") from None
+        raise PackageError(f"{path}: no split package: {e.strerror}; bitship split demo makes one") from None
     except msgspec.DecodeError as e:
         raise PackageError(f"{path / MANIFEST}: {e}") from None
     if manifest.format != FORMAT:

@@ -56,13 +56,13 @@ def _test_photographs() -> list[Array]:
 
 
 def _photographs() -> tuple[Any, list[Array]]:
-    data = require("skimage.data", "split", "DigitScenes")
-    return data, require("sklearn.datasets", "split", "DigitScenes").load_sample_images().images
+    data = require("skimage.data", "split-train", "DigitScenes")
+    return data, require("sklearn.datasets", "split-train", "DigitScenes").load_sample_images().images
 
 
 def _digits() -> tuple[list[Array], Array]:
-    image = require("PIL.Image", "split", "DigitScenes")
-    found = require("sklearn.datasets", "split", "DigitScenes").load_digits()
+    image = require("PIL.Image", "split-train", "DigitScenes")
+    found = require("sklearn.datasets", "split-train", "DigitScenes").load_digits()
 
     def large(digit: Array) -> Array:
         grey = image.fromarray((digit.astype(np.float32) / 16 * 255).astype(np.uint8))
@@ -109,7 +109,7 @@ class Codec(enum.Enum):
 
 def files(images: Array, codec: Codec, quality: int = 0) -> Iterator[tuple[int, Array]]:
     """Yield each image's size in bytes as a whole file, and the image as it is decoded from it."""
-    image = require("PIL.Image", "split", "image files")
+    image = require("PIL.Image", "split-train", "image files")
     options: dict[str, int] = {"method": 6} if codec is Codec.WEBP else {"optimize": 1}
     for picture in images:
         buffer = io.BytesIO()

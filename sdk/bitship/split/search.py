@@ -159,6 +159,14 @@ def halves(graph: Graph, nodes: int) -> tuple[Graph, Graph]:
     return _own(head), _own(tail)
 
 
+def node_count(graph: Graph, after: str) -> int:
+    """Return how many nodes a head has whose last one is called so, or whose name ends so; GraphError for no such."""
+    found = [k for k, n in enumerate(graph.nodes, 1) if after == n.output or n.output.rstrip(";").endswith(after)]
+    if len(found) != 1:
+        raise GraphError(f"{graph.name}: '{after}' names {len(found)} nodes; give one name, whole")
+    return found[0]
+
+
 def _crossing(graph: Graph, k: int) -> tuple[str, ...]:
     made = [p.name for p in graph.inputs] + [n.output for n in graph.nodes[:k]]
     read = {i for n in graph.nodes[k:] for i in n.inputs} | {p.name for p in graph.outputs}
