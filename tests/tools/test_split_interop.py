@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.tools, pytest.mark.slow]
 pytest.importorskip("grpc", reason="bitship[split] is not installed")
 
 TRITON = ("tritonclient", "tritonclient[grpc]==2.73.0")
-MLSERVER = ("mlserver", "mlserver==1.7.1", "cffi", "msgspec")
+MLSERVER = ("mlserver", "mlserver==1.7.1", "cffi", "graphviz", "jinja2", "msgspec", "safetensors")
 SCRIPT = Path(__file__).parents[1] / "standins" / "triton_infer.py"
 SDK = Path(__file__).parents[2] / "sdk"
 
