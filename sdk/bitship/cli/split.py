@@ -256,6 +256,6 @@ MODELS = (
     split_models.demo,
     split_models.deploy,
 )
-COMMANDS: tuple[Callable[..., None], ...] = (serve, gateway, certs, proxy, infer, *MODELS)
+COMMANDS: tuple[Callable[..., None], ...] = (serve, gateway, certs, proxy, infer, *split_models.COMMANDS)
 for command in COMMANDS:
     app.command()(command)

@@ -1,5 +1,6 @@
 """bitship split: split models themselves - where to cut one, its head on a board, the demo."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -187,3 +188,6 @@ def _numbers(path: Path) -> "Array":
     except (OSError, ValueError) as e:
         raise BitshipError(f"{path}: no .npy file of numbers: {e}") from None
     return found
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (search, cut, export, show, demo, deploy)
