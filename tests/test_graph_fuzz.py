@@ -181,7 +181,9 @@ def test_random_graphs_are_exact_on_boards(board: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="tvm is not installed")
 @pytest.mark.skipif(shutil.which("aarch64-linux-gnu-gcc") is None, reason="gcc-aarch64-linux-gnu is not installed")
 @pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-user is not installed")
-@pytest.mark.parametrize("name", ["linux-aarch64", "linux-aarch64-dotprod", "linux-aarch64-sve256"])
+@pytest.mark.parametrize(
+    "name", ["linux-aarch64", pytest.param("linux-aarch64-dotprod", marks=pytest.mark.slow), "linux-aarch64-sve256"]
+)
 def test_random_graphs_are_exact_on_aarch64(name: str, tmp_path: Path) -> None:
     graph, rows = many(range(320, 330), TVM_OPS)
     target = targets.load(name)

@@ -323,6 +323,21 @@ def test_an_expired_certificate_is_refused_and_the_local_exit_answers(
         client.close()
 
 
+def test_certificates_are_valid_for_clocks_that_lag(tmp_path: Path) -> None:
+    import datetime
+
+    x509 = pytest.importorskip("cryptography.x509")
+    certs.make(tmp_path / "c", ["10.0.0.1", "tail.example"])
+    now = datetime.datetime.now(datetime.UTC)
+    for name in (certs.AUTHORITY, "server.pem", "client.pem"):
+        c = x509.load_pem_x509_certificate((tmp_path / "c" / name).read_bytes())
+        assert c.not_valid_before_utc < now - datetime.timedelta(minutes=9)
+        assert c.not_valid_after_utc > now + datetime.timedelta(days=89)
+    names = x509.load_pem_x509_certificate((tmp_path / "c" / "server.pem").read_bytes()).extensions
+    found = names.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(n.value) for n in found] == ["10.0.0.1", "tail.example"]
+
+
 def test_keys_that_others_may_read_and_short_tokens_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "certs"
     certs.make(folder, ["localhost"])

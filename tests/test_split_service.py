@@ -16,7 +16,7 @@ import pytest
 from benchmarks.split_parts import SMALL, images, make
 from split_service import Running, serving, start
 
-from bitship.errors import DeviceError
+from bitship.errors import DeviceError, MissingDependencyError, TargetError
 from bitship.graph.base import Array
 from bitship.graph.ir import Quant
 from bitship.split import package
@@ -27,7 +27,7 @@ from bitship.split.oip import service
 from bitship.split.package import SplitPackage
 from bitship.split.remote import GrpcRemote, infer_request
 from bitship.split.server import ServerOptions, SplitServer
-from bitship.split.tails import GraphTail
+from bitship.split.tails import TAILS, GraphTail, TorchTail, open_tail
 from bitship.split.tracing import Tracing
 from bitship.split.wire import Wire
 
@@ -306,6 +306,39 @@ def test_a_batch_of_the_integer_graph_has_the_bits_of_its_inputs_in_turn(made: S
     assert whole._many is not None
     np.testing.assert_array_equal(whole.run(codes), wanted)
     np.testing.assert_array_equal(GraphTail.on_host(made.tail, 1).run(codes), wanted)
+
+
+@pytest.mark.parametrize("name", [TAILS[0], *(pytest.param(n, marks=pytest.mark.slow) for n in TAILS[1:])])
+def test_every_back_end_gives_the_bits_of_the_integer_graph(made: SplitPackage, name: str) -> None:
+    codes = np.random.default_rng(6).integers(-128, 128, (4, 8, 8, 8)).astype(np.int8)
+    try:
+        tail = open_tail(made.tail, name, 4)
+    except MissingDependencyError as e:
+        pytest.skip(str(e))
+    wanted = np.concatenate([made.tail.run(codes[i : i + 1])[0] for i in range(4)])
+    np.testing.assert_array_equal(tail.run(codes), wanted)
+    np.testing.assert_array_equal(tail.run(codes[:1]), wanted[:1])
+    tail.close()
+
+
+def test_a_torch_tail_takes_batches() -> None:
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Conv2d(8, 10, 8)
+    tail = TorchTail(torch.nn.Sequential(layer, torch.nn.Flatten()), batch=3)
+    codes = np.random.default_rng(6).integers(-128, 128, (3, 8, 8, 8)).astype(np.int8)
+    found = tail.run(codes)
+    real = (
+        np.einsum("nhwc,ochw->no", codes.astype(np.float64), layer.weight.detach().numpy())
+        + layer.bias.detach().numpy()
+    )
+    assert tail.quant is not None
+    np.testing.assert_allclose(found * tail.quant.scale, real, atol=1e-3)
+    assert found.dtype == np.int32
+
+
+def test_an_unknown_tail_is_refused(made: SplitPackage) -> None:
+    with pytest.raises(TargetError, match="there are host, tvm"):
+        open_tail(made.tail, "gpu", 1)
 
 
 def test_a_drain_answers_what_was_accepted(made: SplitPackage) -> None:

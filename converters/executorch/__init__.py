@@ -61,7 +61,7 @@ class ExecutorchConverter:
         wanted = self.delegates
         for delegate in (target.delegates or (Delegate.XNNPACK,)) if wanted is None else wanted:
             try:
-                artifact = _delegated(graph, delegate, out)
+                artifact = _delegated(graph, delegate, target, out)
             except BitshipError as e:
                 skipped.append(placement.Skipped(delegate.value, str(e)))
                 continue
@@ -77,9 +77,9 @@ class ExecutorchConverter:
         )
 
 
-def _delegated(graph: Graph, delegate: Delegate, out: Path) -> Artifact:
+def _delegated(graph: Graph, delegate: Delegate, target: Target, out: Path) -> Artifact:
     """Write one delegate's program and its placement; measured where the delegate runs here."""
-    lowered = delegates.lower(graph, delegate)
+    lowered = delegates.lower(graph, delegate, target.cpu)
     path = out / f"model.{delegate.value}.pte"
     path.write_bytes(lowered.buffer)
     found, numerics = lowered.placement, Numerics.TOLERANT

@@ -35,7 +35,8 @@ def assert_same(found: list[tuple[Array, ...]], graph: Graph, rows: list[tuple[A
             np.testing.assert_array_equal(value, wanted, err_msg=port.name)
 
 
-@on_boards(*BOARDS, slow=("microbit",))  # its memory takes a few cases at a time
+# a microbit takes a few cases at a time; an M7 has the M4's kernels
+@on_boards(*BOARDS, slow=("microbit", "mps2-an500"))
 def test_the_whole_op_set_gives_the_bits_of_the_specification(board: str, tmp_path: Path) -> None:
     target = targets.load(board)
     assert target.ram is not None
@@ -64,7 +65,9 @@ def test_six_cores_give_six_equal_outputs(boards: list[str]) -> None:
 
 
 @on_boards("mps3-an547-dtcm")
-@pytest.mark.parametrize("dtcm", [0, 4096, 524288])
+@pytest.mark.parametrize(
+    "dtcm", [pytest.param(0, marks=pytest.mark.slow), 4096, pytest.param(524288, marks=pytest.mark.slow)]
+)
 def test_tensors_in_two_memories_give_the_bits_of_the_specification(board: str, dtcm: int, tmp_path: Path) -> None:
     target = targets.load(board)
     fast = msgspec.structs.replace(target.memories[0], nbytes=dtcm)

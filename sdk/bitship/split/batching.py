@@ -75,10 +75,14 @@ class Batcher:
             self._refuse(self._waiting.popleft(), RefusedError(Refusal.UNAVAILABLE, "the server stops"))
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def submit(self, codes: Array, deadline: float) -> Ran:
-        """Run codes [1, H, W, C] before ``deadline`` (time.monotonic seconds); RefusedError BUSY or LATE."""
+    def check_room(self) -> None:
+        """Raise RefusedError BUSY where the queue is full: asked before a request is looked into, to refuse cheaply."""
         if len(self._waiting) >= self.limit:
             raise RefusedError(Refusal.BUSY, f"{self.limit} requests wait; try again later or answer locally")
+
+    async def submit(self, codes: Array, deadline: float) -> Ran:
+        """Run codes [1, H, W, C] before ``deadline`` (time.monotonic seconds); RefusedError BUSY or LATE."""
+        self.check_room()
         now = time.monotonic()
         if deadline - now <= self.seconds * (1 + len(self._waiting) // self.most):
             raise RefusedError(

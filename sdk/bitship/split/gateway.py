@@ -21,7 +21,7 @@ class Gateway:
     """Forwards features frames of devices and brings answers back; whatever is wrong is refused by name.
 
     capacity  the largest frame that is taken, by default one raw frame of the package's features
-    frames, refusals  how many were answered, and refused
+    frames, refusals  how many were answered, and refused; remote_s  seconds that the answered ones took behind it
     """
 
     wire: Wire
@@ -30,6 +30,7 @@ class Gateway:
     capacity: int = 0
     frames: int = 0
     refusals: int = 0
+    remote_s: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -81,12 +82,14 @@ class Gateway:
             if frame.kind != Kind.FEATURES:
                 raise RefusedError(Refusal.WRONG_KIND, f"kind {frame.kind}: a gateway takes features and hello")
             self.wire.check(frame)
+            began = time.monotonic()
             reply = self.remote.send(frame, self.timeout_s)
         except RefusedError as e:
             self.refusals += 1
             payload = refusal(e.code, e.said)
             return Frame(Kind.REFUSAL, payload, 0, frame.rung, frame.sequence, frame.model, frame.table)
         self.frames += 1
+        self.remote_s += time.monotonic() - began
         return Frame(Kind.ANSWER, reply.answer.pack(), 0, frame.rung, frame.sequence, frame.model, frame.table)
 
     def _device(self, connection: socket.socket, places: threading.BoundedSemaphore) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bitship.errors import FormatError
 from bitship.split.frame import Answer, Frame, Kind, Reader, Refusal, RefusedError, refused, unpack
 from bitship.split.oip import service
 from bitship.split.oip.service import ANSWER, FRAME, IDENTITY, SERVICE, TIMES
@@ -278,7 +277,9 @@ def _calls(channel: Any) -> dict[str, Any]:
 
 
 def _output(response: Any, name: str) -> bytes:
-    for tensor, data in zip(response.outputs, response.raw_output_contents, strict=False):
+    """Return a UINT8 tensor of a response, raw or not: servers may answer either way."""
+    raw = response.raw_output_contents
+    for i, tensor in enumerate(response.outputs):
         if tensor.name == name:
-            return bytes(data)
-    raise FormatError(f"the response has no tensor '{name}'")
+            return bytes(raw[i]) if i < len(raw) else bytes(tensor.contents.uint_contents)
+    raise RefusedError(Refusal.DAMAGED, f"the response has no tensor '{name}'")

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from bitship.extras import require
 from bitship.split.answers import tail_answer
 from bitship.split.batching import Batcher, Ran
 from bitship.split.frame import Frame, Kind, Refusal, RefusedError, unpack
+from bitship.split.identity import check_identity
 from bitship.split.metrics import Metrics
 from bitship.split.oip import service
-from bitship.split.oip.service import ANSWER, FRAME, IDENTITY, LOGITS, METHODS, SERVICE, STATUS
+from bitship.split.oip.service import ANSWER, FRAME, INFER, LOGITS, METHODS, SERVICE, STATUS
 from bitship.split.security import Security, check_exposure
 from bitship.split.tails import Tail
 from bitship.split.tracing import Tracing
@@ -25,6 +27,7 @@ PLATFORM = "bitship_split"
 EXTENSIONS = ("bitship_frame",)
 MAX_MESSAGE_BYTES = 72 * 1024  # the largest frame, and what a request has around it
 _NO_DEADLINE_S = 10.0
+_SWITCH_S = 0.0005  # a tail that is done is not to wait long for the interpreter while requests come in
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class SplitServer:
 
     async def run(self, ready: Callable[["SplitServer"], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain."""
+        sys.setswitchinterval(_SWITCH_S)
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -110,6 +114,8 @@ class SplitServer:
         async def call(data: bytes, context: Any) -> Any:
             try:
                 self._authenticate(context)
+                if name == INFER:
+                    self._batcher.check_room()
                 return await answer(_parsed(request, data), context)
             except RefusedError as e:
                 self.metrics.refused(e.code.name)
@@ -194,14 +200,7 @@ class SplitServer:
             raise RefusedError(Refusal.DAMAGED, f"'{FRAME}' of shape {shape}: as many bytes in raw_input_contents")
         data = message.raw_input_contents[0]
         frame = unpack(data)
-        given = service.texts(message.parameters)
-        self.wire.check_rung(frame.rung)
-        wanted = (self.wire.model, self.wire.tables[frame.rung], self.wire.split)
-        codes = (Refusal.WRONG_MODEL, Refusal.STALE_TABLE, Refusal.WRONG_SPLIT)
-        for name, here, code in zip(IDENTITY, wanted, codes, strict=True):
-            if (found := given.get(name)) != here:
-                said = "the request has none" if found is None else f"the request has {found[:64]}"
-                raise RefusedError(code, f"{name}: {said}, this server has {here}")
+        check_identity(self.wire, frame, service.texts(message.parameters))
         return frame, len(data)
 
     def _response(self, request_id: str, frame: Frame, ran: Ran) -> Any:

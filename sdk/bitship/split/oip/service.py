@@ -7,7 +7,8 @@ from bitship.extras import require
 from bitship.split.frame import Refusal
 
 SERVICE = "inference.GRPCInferenceService"
-METHODS = ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelInfer")
+INFER = "ModelInfer"
+METHODS = ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", INFER)
 
 # What a request must carry, so that halves that do not belong together never give a plausible answer.
 MODEL_HASH, TABLE_HASH, SPLIT_POINT = "model_hash", "table_hash", "split_point"

@@ -1,0 +1,332 @@
+"""The split service under stress: a cut link, bandwidth steps, overload, batching, slow links.
+
+python -m benchmarks.split_service --all [--json FILE]
+python -m benchmarks.split_service --only links --only cut
+
+A package of random weights (benchmarks/split_parts.py): its answers mean nothing, its bytes and times are real. The
+server is a process of its own on loopback; links are shaped by the proxy of bitship.split.link. Where a share of right
+answers is said, accuracies by rung are assumed, and the table says which.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.split_load import closed, open_loop, serving
+from benchmarks.split_parts import NEVER, SMALL, Size, images, make
+from bitship.errors import BitshipError
+from bitship.extras import require
+from bitship.split.client import Result, SplitClient, graph_head
+from bitship.split.frame import Source
+from bitship.split.gateway import Gateway
+from bitship.split.link import Link, Shape
+from bitship.split.package import SplitPackage
+from bitship.split.policy import OFFLOAD, Choice, LinkEstimate, Policy
+from bitship.split.remote import FramedRemote, GrpcRemote, Remote, SocketLine, infer_request
+from bitship.split.wire import Wire
+
+LINKS = ((9_600, 0.02), (37_500, 0.1), (1_000_000, 0.02))
+BIG = Size(side=16, channels=16)  # features of 4,096 symbols, so that rungs differ by more than a request's headers
+HEAVY = Size(width=160, depth=6)
+SLOW = Size(side=16, width=256, depth=10)  # a tail beside which the service's own work is small
+ASSUMED = (0.92, 0.90, 0.86, 0.80)
+ASSUMED_LOCAL = 0.5
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A figure, what it is to be, and whether it is."""
+
+    name: str
+    value: str
+    wanted: str
+    ok: bool | None = None
+
+
+def _client(made: SplitPackage, remote: Remote, policy: Policy | None = None) -> SplitClient:
+    client = SplitClient(Wire(made), graph_head(made.head), remote, policy)
+    if not client.wait_up(20):
+        client.close()
+        raise BitshipError("the server does not answer")
+    return client
+
+
+def _late(found: Sequence[Result], deadline: float) -> int:
+    return sum(r.latency.total > deadline for r in found)
+
+
+def cut(folder: Path) -> list[Figure]:
+    """A link that is cut and restored five times: every answer in time, remote service back soon."""
+    made, deadline = make(folder / "cut"), 0.3
+    inputs = images(SMALL, 8)
+    found: list[Result] = []
+    back: list[float] = []
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(made, "host"))
+        link = stack.enter_context(Link("127.0.0.1", server.port, Shape(1e6, 0.02)))
+        client = _client(made, GrpcRemote(Wire(made), link.address))
+        stack.callback(client.close)
+        for i in range(5):
+            found += [client.infer(x, deadline) for x in inputs]
+            link.cut(drop=bool(i % 2))
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                found.append(client.infer(inputs[len(found) % 8], deadline))
+                time.sleep(0.02)
+            link.restore()
+            restored = time.monotonic()
+            while True:
+                found.append(client.infer(inputs[0], deadline))
+                if found[-1].source is Source.TAIL or time.monotonic() - restored > 10:
+                    break
+                time.sleep(0.02)
+            back.append(time.monotonic() - restored)
+    late = _late(found, deadline)
+    by = {s: sum(r.source is s for r in found) for s in Source}
+    counts = f"{by[Source.TAIL]} by the tail, {by[Source.LOCAL_EXIT]} by the local exit"
+    return [
+        Figure(
+            "link cut: answered before the deadline", f"{len(found) - late} of {len(found)} ({counts})", "all", not late
+        ),
+        Figure(
+            "link restored: remote service resumes after", f"{max(back):.2f} s at most of 5", "2 s", max(back) <= 2.0
+        ),
+    ]
+
+
+class _Fixed(Policy):
+    """Always the same rung."""
+
+    def __init__(self, rung: int) -> None:
+        super().__init__(NEVER, ASSUMED)
+        object.__setattr__(self, "rung", rung)
+
+    def choose(self, local: Any, request_bytes: list[int], left_s: float, link: LinkEstimate) -> Choice:
+        """Return the rung."""
+        return Choice(self.__dict__["rung"], OFFLOAD)
+
+
+STEPS = (400_000, 60_000, 30_000, 120_000, 400_000)  # bits a second
+PER_STEP = 12
+
+
+def _through_steps(made: SplitPackage, port: int, policy: Policy, deadline: float) -> tuple[list[Result], list[int]]:
+    """Ask through a link whose rate changes; the results, and after how many requests the rung changed."""
+    found: list[Result] = []
+    changed: list[int] = []
+    inputs = images(BIG, 8)
+    with Link("127.0.0.1", port, Shape(STEPS[0], 0.02)) as link:
+        client = _client(made, GrpcRemote(Wire(made), link.address), policy)
+        try:
+            for step, rate in enumerate(STEPS):
+                link.shape.rate_bps = rate
+                rungs = []
+                for i in range(PER_STEP):
+                    found.append(client.infer(inputs[i % 8], deadline))
+                    rungs.append(found[-1].rung)
+                    time.sleep(0.02)
+                if step:
+                    settled = statistics.mode(rungs[3:])
+                    changed.append(next(i for i, r in enumerate(rungs) if r == settled))
+        finally:
+            client.close()
+    return found, changed
+
+
+def steps(folder: Path) -> list[Figure]:
+    """Steps of bandwidth: the rung follows, and that is better than any fixed one."""
+    made, deadline = make(folder / "steps", BIG, shifts=(0, 2, 3, 4)), 0.5
+
+    def score(found: list[Result]) -> float:
+        right = [ASSUMED[r.rung] if r.rung is not None else ASSUMED_LOCAL for r in found if r.latency.total <= deadline]
+        return sum(right) / len(found)
+
+    with serving(made, "host") as server:
+        adaptive, changed = _through_steps(made, server.port, Policy(NEVER, ASSUMED), deadline)
+        fixed = [score(_through_steps(made, server.port, _Fixed(r), deadline)[0]) for r in range(len(ASSUMED))]
+    inside = 1 - _late(adaptive, deadline) / len(adaptive)
+    best = max(fixed)
+    every = ", ".join(f"{s:.3f}" for s in fixed)
+    tail = sum(r.source is Source.TAIL for r in adaptive) / len(adaptive)
+    assumed = f"assumed accuracies {ASSUMED}, local {ASSUMED_LOCAL}"
+    return [
+        Figure(
+            "bandwidth steps: requests until the new rung",
+            f"{max(changed)} at most of {len(changed)}",
+            "3",
+            max(changed) <= 3,
+        ),
+        Figure("bandwidth steps: inside the deadline", f"{inside:.1%}; {tail:.1%} by the tail", "95 %", inside >= 0.95),
+        Figure(
+            "bandwidth steps: expected right answers",
+            f"{score(adaptive):.3f}; fixed rungs {every} ({assumed})",
+            "above every fixed rung",
+            score(adaptive) > best,
+        ),
+    ]
+
+
+def overload(folder: Path) -> list[Figure]:
+    """Four times the requests that the server can answer."""
+    made = make(folder / "slow", SLOW)
+    wire = Wire(made)
+    request = infer_request(wire, wire.pack(made.head.run(images(SLOW, 1)[0])[0], 0, 1)).SerializeToString()
+    with serving(made, "host", batch=8, queue=16) as server:
+        peak = asyncio.run(closed(server.address, request, 24, 4.0))
+        load = asyncio.run(open_loop(server.address, request, 4 * peak.goodput, 5.0))
+    rejects = sorted(load.rejected_s) or [0.0]
+    share = load.goodput / peak.goodput
+    p99 = rejects[int(0.99 * (len(rejects) - 1))]
+    return [
+        Figure("peak of the server", f"{peak.goodput:.0f} answers/s, p50 {peak.p50 * 1e3:.1f} ms", ""),
+        Figure(
+            "overload x4: refused within",
+            f"p50 {statistics.median(rejects) * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, {len(rejects)} of {load.sent}"
+            + "".join(f", {count} {name}" for name, count in load.other.items()),
+            "10 ms (p50)",
+            statistics.median(rejects) < 0.010,
+        ),
+        Figure("overload x4: goodput", f"{load.goodput:.0f}/s, {share:.0%} of the peak", "80 %", share >= 0.8),
+    ]
+
+
+def batching(folder: Path) -> list[Figure]:
+    """Answers a second with batches of up to 16 against one at a time.
+
+    What a batch saves is what a call of the tail costs beside its arithmetic: much where a call reads
+    19 million weights, little with small convolutions in torch, nothing with a graph's kernels. Where the tail is that
+    small, the service's own work (about half a millisecond a request) is the limit either way.
+    """
+    figures = []
+    for kind, size in (("torch, dense", SMALL), ("torch", SMALL), ("host", SMALL), ("host", HEAVY)):
+        if kind.startswith("torch"):
+            require("torch", "torch", "the torch tail")
+        made = make(folder / f"{kind[:5]}{size.width}", size)
+        wire = Wire(made)
+        request = infer_request(wire, wire.pack(made.head.run(images(size, 1)[0])[0], 0, 1)).SerializeToString()
+        turns: dict[int, list[float]] = {1: [], 16: []}
+        with serving(made, kind, batch=1, queue=256) as one, serving(made, kind, batch=16, queue=256) as many:
+            for _ in range(4):  # in turn, so that a busy moment of the machine hits both; the first warms up
+                for batch, server in ((1, one), (16, many)):
+                    turns[batch].append(asyncio.run(closed(server.address, request, 48, 1.5)).goodput)
+        singly, together = (statistics.median(turns[b][1:]) for b in (1, 16))
+        gain = together / singly
+        text = f"{singly:.0f}/s in turn, {together:.0f}/s in batches of up to 16: {gain:.2f} x"
+        name = f"batching, {kind} tail of width {size.width}"
+        wanted = "2 x" if kind == "torch, dense" else ""
+        figures.append(Figure(name, text, wanted, gain >= 2.0 if wanted else None))
+    return figures
+
+
+def links(folder: Path) -> list[Figure]:
+    """Three links: p50 against round trip, bytes at the rate, and the server's time."""
+    made = make(folder / "links", shifts=(2,))
+    wire, inputs = Wire(made), images(SMALL, 8)
+    figures = []
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(made, "host"))
+        gateway = Gateway(wire, GrpcRemote(wire, server.address))
+        device_port = stack.enter_context(_listening(gateway))
+        for rate, delay in LINKS:
+            for name, port in (("gRPC", server.port), ("frames", device_port)):
+                with Link("127.0.0.1", port, Shape(rate, delay)) as link:
+                    figures.append(_on_link(made, link, gateway if name == "frames" else None, inputs))
+        gateway.remote.close()
+    return figures
+
+
+def _on_link(made: SplitPackage, link: Link, gateway: Gateway | None, inputs: list[Any]) -> Figure:
+    wire, name = Wire(made), "frames" if gateway else "gRPC"
+    remote: Remote = GrpcRemote(wire, link.address)
+    if gateway:
+        remote = FramedRemote(wire, lambda: SocketLine.connect("127.0.0.1", link.listen))
+    client = _client(made, remote, Policy(NEVER, (0.0,)))
+    try:
+        client.infer(inputs[0], 10.0)
+        up, down, behind = link.up.nbytes, link.down.nbytes, gateway.remote_s if gateway else 0.0
+        found = [client.infer(inputs[i % len(inputs)], 10.0) for i in range(15)]
+        up, down = (link.up.nbytes - up) // len(found), (link.down.nbytes - down) // len(found)
+    finally:
+        client.close()
+    if not all(r.source is Source.TAIL for r in found):
+        return Figure(f"{link.shape.rate_bps / 1e3:g} kbit/s {name}", "not every request was answered", "1.15", False)
+    p50 = statistics.median(r.latency.total for r in found)
+    server_s = statistics.median(r.latency.server for r in found)
+    if gateway:  # a frame does not carry it: what the gateway saw, server and all
+        server_s = (gateway.remote_s - behind) / len(found)
+    shape = link.shape
+    least = 2 * shape.delay_s + 8 * (up + down) / shape.rate_bps + server_s
+    ratio = p50 / least
+    return Figure(
+        f"{shape.rate_bps / 1e3:g} kbit/s + {shape.delay_s * 1e3:g} ms each way, {name}",
+        f"p50 {p50 * 1e3:.0f} ms, {ratio:.2f} of RTT + bytes/rate + server ({up} B up, {down} B down)",
+        "1.15",
+        ratio <= 1.15,
+    )
+
+
+class _listening:  # noqa: N801
+    """A gateway's TCP side in a thread; gives its port."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        import socket
+
+        self._gateway = gateway
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> int:
+        self._pool.submit(self._gateway.serve_tcp, self._listener)
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def __exit__(self, *exception: object) -> None:
+        self._gateway.stop()
+        self._pool.shutdown()
+        self._listener.close()
+
+
+PARTS: dict[str, Callable[[Path], list[Figure]]] = {
+    "cut": cut,
+    "steps": steps,
+    "overload": overload,
+    "batching": batching,
+    "links": links,
+}
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="The split service under stress.")
+    parser.add_argument("--all", action="store_true", help="every part")
+    parser.add_argument("--only", action="append", default=[], choices=sorted(PARTS), help="a part; may be repeated")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    figures: list[Figure] = []
+    for name in PARTS if args.all or not args.only else args.only:
+        with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
+            for f in PARTS[name](Path(folder)):
+                mark = {True: "yes", False: "NO", None: ""}[f.ok]
+                print(
+                    f"{f.name:56} {f.value}  [{f.wanted}: {mark}]" if f.wanted else f"{f.name:56} {f.value}", flush=True
+                )
+                figures.append(f)
+    if args.json:
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BitshipError as e:
+        sys.exit(f"benchmarks.split_service: {e}")
