@@ -1,25 +1,20 @@
-"""A split server of this process, in a thread with a loop of its own, and what tests of it share."""
+"""A split server of this process that a test can stop and start again."""
 
-import asyncio
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 
-from bitship.split.metrics import Metrics
+from bitship.split import serving as service
 from bitship.split.package import SplitPackage
-from bitship.split.server import ServerOptions, SplitServer
-from bitship.split.tails import GraphTail, Tail
-from bitship.split.wire import Wire
-
-START_S = 20.0
+from bitship.split.server import ServerOptions
+from bitship.split.tails import Tail
 
 
-@dataclass
 class Running:
-    server: SplitServer
-    loop: asyncio.AbstractEventLoop
-    thread: threading.Thread
+    """A server that listens until ``stop``."""
+
+    def __init__(self, made: SplitPackage, tail: Tail | None, options: ServerOptions | None) -> None:
+        self._stack = ExitStack()
+        self.server = self._stack.enter_context(service.serving(made, tail, options))
 
     @property
     def port(self) -> int:
@@ -30,22 +25,11 @@ class Running:
         return f"127.0.0.1:{self.server.port}"
 
     def stop(self) -> None:
-        if self.thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop).result(START_S)
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self.thread.join(START_S)
-            self.loop.close()
+        self._stack.close()
 
 
 def start(made: SplitPackage, tail: Tail | None = None, options: ServerOptions | None = None) -> Running:
-    options = options or ServerOptions()
-    tail = tail or GraphTail.on_host(made.tail, options.batch)
-    loop = asyncio.new_event_loop()
-    server = SplitServer(Wire(made), tail, options, Metrics())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(server.start(), loop).result(START_S)
-    return Running(server, loop, thread)
+    return Running(made, tail, options)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ _PROBE_S = (1.0, 1.0, 4.0)  # how long one waits for a sign of life, in turn
 _SMALL_PROBE_S = 2.0
 _PAUSE_S, _STALE_S = 0.2, 1.0
 _GUARD_S, _GUARD = 0.004, 0.05  # the local answer leaves so long before the deadline, or this share of it
-_RETRIED = {Refusal.UNAVAILABLE, Refusal.LATE, Refusal.DAMAGED}
+_RETRIED = {Refusal.UNAVAILABLE, Refusal.LATE}
 _LINK_LOST = {Refusal.UNAVAILABLE}
 _LATE_IN_A_ROW = 2
 
@@ -77,7 +77,10 @@ def graph_head(graph: Graph) -> Head:
 
 
 class SplitClient:
-    """Answers inputs. A background thread brings the link back when it is gone, and looks at it when it is unused."""
+    """Answers inputs, one at a time: ``infer`` is for one thread.
+
+    A background thread brings the link back when it is gone, and looks at it when it is unused.
+    """
 
     def __init__(
         self, wire: Wire, head: Head, remote: Remote, policy: Policy | None = None, zstd: bool = False
