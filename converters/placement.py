@@ -163,6 +163,6 @@ def lines(placement: Placement) -> list[str]:
             f"against the graph on {d.inputs} {d.source} inputs: at most {d.max_lsb} LSB, {d.equal:.1%} equal, {sqnr}, "
             f"top-1 agrees in {d.top1_agreement:.1%}"
         )
-    elif placement.untested:
-        said.append(f"not measured: {placement.untested}")
+    if placement.untested:
+        said.append(f"{'not measured' if d is None else 'not run there'}: {placement.untested}")
     return said

@@ -48,6 +48,7 @@ class Delegate(enum.Enum):
     QNN = "qnn"
     NEUTRON = "neutron"
     OPENVINO = "openvino"
+    CORTEX_M = "cortex-m"
 
 
 class Application(enum.Enum):

@@ -1,5 +1,6 @@
 """The ExecuTorch converter: every op's bits against the specification, through ExecuTorch's own runtime."""
 
+import dataclasses
 import importlib
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from merged_cases import ALL_CASES
+from op_builders import ints, requant
 from op_cases import CASES
 from random_nets import mobilenet_v2
 from small_nets import conv_net
@@ -21,12 +23,14 @@ from bitship.converters.executorch import (
     delegates,
     floating,
     open_session,
+    values,
 )
 from bitship.converters.placement import Place
 from bitship.errors import FormatError, GraphError, MissingDependencyError
 from bitship.graph import DType, Graph, GraphBuilder, spec, store
 from bitship.graph.base import Array
-from bitship.graph.ops import Clamp, FullyConnected, Rescale, Table
+from bitship.graph.ops import Clamp, FullyConnected, Rescale, Rounding, Table
+from bitship.graph.packing import Packing
 from bitship.targets import ConverterName, Delegate, Target, TargetKind
 
 torch = pytest.importorskip("torch")
@@ -51,6 +55,29 @@ def check(graph: Graph, feeds: list[tuple[Array, ...]], out: Path) -> None:
 def test_every_case_gives_the_bits_of_the_specification(name: str, tmp_path: Path) -> None:
     graph, feeds = ALL_CASES[name]()
     check(graph, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["int4_conv_1x1", "int4_conv_1x1_odd_g32", "int4_fc_g32", "int4_dw", "int4_conv_rgb"])
+def test_weights_of_four_bits_are_taken_apart_by_ops(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    graph, feeds = ALL_CASES[name]()
+    monkeypatch.setattr(values, "_WORTH_PACKING", 1)
+    check(graph, feeds, tmp_path)
+
+
+def test_weights_of_four_bits_halve_the_file(tmp_path: Path) -> None:
+    r = np.random.default_rng(12)
+    b = GraphBuilder("wide")
+    weights = ints(r, (256, 512), lo=-8, hi=7)
+    op = FullyConnected(3, requant=requant(r, 256, 0.002, Rounding.SINGLE, 1))
+    operands = b.input("x", (2, 512), DType.INT8), b.constant("w", weights), b.constant("b", np.zeros(256, np.int32))
+    graph = b.finish([(b.node("y", op, *operands), None)])
+    few = dataclasses.replace(graph, packing={"w": Packing()})
+    check(few, [(ints(r, (2, 512)),) for _ in range(3)], tmp_path / "int4")
+    check(graph, [(ints(r, (2, 512)),)], tmp_path / "int8")
+    sizes = [(tmp_path / n / EXACT).stat().st_size for n in ("int8", "int4")]
+    assert sizes[0] - sizes[1] == pytest.approx(weights.size / 2, rel=0.05)
 
 
 def test_a_network_gives_the_bits_of_the_specification_and_the_same_bytes_twice(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_a_cut_backbone_gives_the_whole_ones_answer_from_its_stage() -> None:
         assert not torch.equal(tail.from_stage(stage + 1), wanted)
 
 
+def test_a_backbone_that_asks_for_its_batch_is_cut_too() -> None:
+    whole = models.load_module("vit_micro")
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32))
+    tail = bottleneck.Tail(whole, "patch_embed", torch.nn.Identity(), x[:1]).eval()
+    assert tail.wide
+    assert not bottleneck.Tail(backbone(), "1", torch.nn.Identity(), images(1)).wide
+    with torch.no_grad():
+        stage, wanted = bottleneck.stage_of(whole, "patch_embed", x)
+        assert torch.equal(tail.from_stage(stage), wanted)
+
+
 def test_a_cut_is_refused_where_there_is_none() -> None:
     class Shortcut(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:

@@ -8,6 +8,7 @@
 ExecuTorch: https://pytorch.org/executorch (1.4).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +23,17 @@ from bitship.converters.measure import measure
 from bitship.errors import BitshipError
 from bitship.extras import quiet
 from bitship.graph import Graph
-from bitship.passes.int4 import unpacked
 from bitship.targets import Delegate, Target
 
 EXACT = "model.pte"
+
+
+def _kept(graph: Graph) -> Graph:
+    """Return the graph with those constants packed that the program keeps in four bits."""
+    from bitship.converters.executorch.values import worth_packing
+
+    few = {n: p for n, p in graph.packing.items() if worth_packing(graph.constants[n], p)}
+    return dataclasses.replace(graph, packing=few)
 
 
 class ExecutorchConverter:
@@ -53,7 +61,7 @@ class ExecutorchConverter:
         wanted = self.delegates
         for delegate in (target.delegates or (Delegate.XNNPACK,)) if wanted is None else wanted:
             try:
-                artifact = _delegated(graph, delegate, out)
+                artifact = _delegated(graph, delegate, target, out)
             except BitshipError as e:
                 skipped.append(placement.Skipped(delegate.value, str(e)))
                 continue
@@ -64,14 +72,14 @@ class ExecutorchConverter:
         return Conversion(
             files=tuple(sorted(files)),
             artifacts=tuple(artifacts),
-            footprint=Footprint(unpacked(graph).constant_bytes, program.arena_bytes(lowered)),
+            footprint=Footprint(_kept(graph).constant_bytes, program.arena_bytes(lowered)),
             tools={name: version(name) for name in ("executorch", "torch")},
         )
 
 
-def _delegated(graph: Graph, delegate: Delegate, out: Path) -> Artifact:
+def _delegated(graph: Graph, delegate: Delegate, target: Target, out: Path) -> Artifact:
     """Write one delegate's program and its placement; measured where the delegate runs here."""
-    lowered = delegates.lower(graph, delegate)
+    lowered = delegates.lower(graph, delegate, target.cpu)
     path = out / f"model.{delegate.value}.pte"
     path.write_bytes(lowered.buffer)
     found, numerics = lowered.placement, Numerics.TOLERANT

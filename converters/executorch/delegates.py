@@ -29,6 +29,7 @@ class Entry:
     get       how to get what is missing
     runs      whether executorch's wheel for this machine can run it
     untested  why not, where it cannot
+    program   lowers a graph for a core in a way of its own, with no partitioner
     """
 
     partitioners: Callable[[], list[Any]]
@@ -37,6 +38,7 @@ class Entry:
     get: str = ""
     runs: bool = False
     untested: str = ""
+    program: Callable[[Graph, str], "Lowered"] | None = None
 
 
 def _xnnpack() -> list[Any]:
@@ -84,6 +86,16 @@ def _neutron() -> list[Any]:
     return [partition.NeutronPartitioner(specs, target.NeutronTargetSpec("imxrt700"))]
 
 
+def _cortex_m(graph: Graph, cpu: str) -> "Lowered":
+    from bitship.converters.executorch import cortex_m
+
+    made = cortex_m.lower(graph, cpu)
+    untested = DELEGATES[Delegate.CORTEX_M].untested
+    return Lowered(
+        made.buffer, Placement(Delegate.CORTEX_M.value, made.nodes, 1, difference=made.difference, untested=untested)
+    )
+
+
 DELEGATES: dict[Delegate, Entry] = {
     Delegate.XNNPACK: Entry(_xnnpack, runs=True),
     Delegate.COREML: Entry(
@@ -111,6 +123,11 @@ DELEGATES: dict[Delegate, Entry] = {
         get="pip install --index-url https://eiq.nxp.com/repository eiq-neutron-sdk",
         untested="an NXP i.MX runs it",
     ),
+    Delegate.CORTEX_M: Entry(
+        list,
+        untested="a device built with CMSIS-NN runs it; the difference is of executorch's Python reference of its ops",
+        program=_cortex_m,
+    ),
 }
 
 
@@ -133,8 +150,8 @@ def check(delegate: Delegate) -> Entry:
     return entry
 
 
-def lower(graph: Graph, delegate: Delegate) -> Lowered:
-    """Lower the graph's float form for a delegate.
+def lower(graph: Graph, delegate: Delegate, cpu: str = "") -> Lowered:
+    """Lower the graph's float form for a delegate; ``cpu`` is the target's core.
 
     Raises MissingDependencyError (what to install), UnsupportedError (an op without a float form, or a delegate whose
     own lowering stopped: it raises whatever it likes on a graph it cannot take).
@@ -143,8 +160,10 @@ def lower(graph: Graph, delegate: Delegate) -> Lowered:
     require("torch")
     exir = require("executorch.exir")
     with quiet(), silent():  # Core ML's tools draw progress bars
-        module = build_module(graph)
         try:
+            if entry.program is not None:
+                return entry.program(graph, cpu)
+            module = build_module(graph)
             edge = exir.to_edge_transform_and_lower(_exported(module, graph), partitioner=entry.partitioners())
             nodes, parts = _read(graph, edge.exported_program())
             buffer = bytes(edge.to_executorch().buffer)

@@ -145,11 +145,13 @@ def _axis(x: Any, axis: int) -> int:
     return TO_PLANES.index(axis) if x.dim() == 4 else axis
 
 
-def _rows(x: Any) -> Any:
+def to_rows(x: Any) -> Any:
+    """Return a tensor of rank 4 as the graph has it, [N, H, W, C]; others as they are."""
     return x.permute(TO_ROWS) if x.dim() == 4 else x
 
 
-def _stored(x: Any) -> Any:
+def to_planes(x: Any) -> Any:
+    """Return a tensor of rank 4 as [N, C, H, W]; others as they are."""
     return x.permute(TO_PLANES) if x.dim() == 4 else x
 
 
@@ -249,20 +251,20 @@ def _mul(k: Builder, node: Node, a: Any, b: Any) -> Any:
 def _norm(k: Builder, node: Node, x: Any) -> Any:
     import torch
 
-    op, rows = node.op, _rows(x)
+    op, rows = node.op, to_rows(x)
     assert isinstance(op, LayerNorm | RmsNorm)
     epsilon = floats.norm(k.graph, k.reals, node)[2]
     gain, bias = k.get(f"{node.output}_g"), k.get(f"{node.output}_b")
     shape = (rows.shape[-1],)
     if isinstance(op, LayerNorm):
-        return _stored(torch.nn.functional.layer_norm(rows, shape, gain, bias, epsilon))
-    return _stored(torch.nn.functional.rms_norm(rows, shape, gain, epsilon) + bias)
+        return to_planes(torch.nn.functional.layer_norm(rows, shape, gain, bias, epsilon))
+    return to_planes(torch.nn.functional.rms_norm(rows, shape, gain, epsilon) + bias)
 
 
 def _reshape(k: Builder, node: Node, x: Any) -> Any:
     assert isinstance(node.op, Reshape)
-    rows = x if x.dim() == 4 and x.shape[2:] == (1, 1) else _rows(x)
-    return _stored(rows.reshape(node.op.shape))
+    rows = x if x.dim() == 4 and x.shape[2:] == (1, 1) else to_rows(x)
+    return to_planes(rows.reshape(node.op.shape))
 
 
 def _concat(k: Builder, node: Node, *xs: Any) -> Any:
@@ -287,7 +289,7 @@ FLOAT: dict[type[Op], Callable[..., Any]] = {
     Rescale: lambda k, node, x: x,
     Clamp: lambda k, node, x: x,
     Reshape: _reshape,
-    Transpose: lambda k, node, x: _stored(_rows(x).permute(node.op.perm)),
+    Transpose: lambda k, node, x: to_planes(to_rows(x).permute(node.op.perm)),
     Concat: _concat,
     Pad: _pad,
     Slice: _slice,
@@ -307,17 +309,14 @@ def _looked_up(k: Builder, node: Node, q: Any) -> Any:
     return k.get(f"{node.output}_t")[q.to(torch.int64) + 128]
 
 
-def _node(k: Builder, node: Node, values: dict[str, Any]) -> Any:
+def node_reals(k: Builder, node: Node, values: dict[str, Any]) -> Any:
+    """Return a node's reals, before they are limited and quantized; UnsupportedError for an op without a float form."""
     if isinstance(node.op, Table):
-        y = _looked_up(k, node, values[node.inputs[0]])
-    elif type(node.op) not in FLOAT:
+        return _looked_up(k, node, values[node.inputs[0]])
+    if type(node.op) not in FLOAT:
         raise UnsupportedError(f"node '{node.output}': {node.op.name} has no float form")
-    else:
-        operands = [
-            k.real(i, values[i]) if i in values else k.get(i) for i in node.inputs if i in values or i in k.reals
-        ]
-        y = FLOAT[type(node.op)](k, node, *operands)
-    return k.quantized(node.output, k.limited(node, y))
+    operands = [k.real(i, values[i]) if i in values else k.get(i) for i in node.inputs if i in values or i in k.reals]
+    return FLOAT[type(node.op)](k, node, *operands)
 
 
 def _evaluate(k: Builder, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -327,19 +326,20 @@ def _evaluate(k: Builder, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     values: dict[str, Any] = {}
     for port, x in zip(k.graph.inputs, inputs, strict=True):
         r = k.reals[port.name]
-        values[port.name] = k.quantized(port.name, (_stored(x).to(torch.float32) - r.zero_point) * r.scale)
+        values[port.name] = k.quantized(port.name, (to_planes(x).to(torch.float32) - r.zero_point) * r.scale)
     for node in k.graph.nodes:
         with annotate({NAME: node.output}):
-            values[node.output] = _node(k, node, values)
+            values[node.output] = k.quantized(node.output, k.limited(node, node_reals(k, node, values)))
     results = []
     for port in k.graph.outputs:
         r, dtype = k.reals[port.name], port.type.dtype
         q = torch.round(k.real(port.name, values[port.name]) * (1 / r.scale)) + r.zero_point
-        results.append(_rows(q.clamp(dtype.qmin, dtype.qmax).to(getattr(torch, dtype.value))))
+        results.append(to_rows(q.clamp(dtype.qmin, dtype.qmax).to(getattr(torch, dtype.value))))
     return tuple(results)
 
 
-def _check(graph: Graph) -> None:
+def check_ports(graph: Graph) -> None:
+    """Raise UnsupportedError for inputs or outputs that no float form has."""
     allowed = (DType.INT8, DType.UINT8, DType.INT16)
     if any(p.type.dtype not in allowed for p in (*graph.inputs, *graph.outputs)):
         raise UnsupportedError("its inputs and outputs must be int8, uint8 or int16")
@@ -355,7 +355,7 @@ def build_module(graph: Graph) -> Any:
     import torch
 
     require("torch.ao.quantization.fx._decomposed")
-    _check(graph)
+    check_ports(graph)
     builder = Builder(graph, recover(graph))
     builder.prepare()
 

@@ -25,7 +25,10 @@ def evaluate(graph: Graph, constants: Constants, inputs: tuple[Any, ...]) -> tup
 
     Tensors of rank 0 have shape (1,) in between: torch would promote their dtype as it does a Python number's.
     """
-    values = {name: Value.constant(constants, np.atleast_1d(array)) for name, array in graph.constants.items()}
+    values = {
+        name: Value.constant(constants, np.atleast_1d(array), graph.packing.get(name))
+        for name, array in graph.constants.items()
+    }
     values.update((p.name, Value(x if x.dim() else x.reshape(1))) for p, x in zip(graph.inputs, inputs, strict=True))
     computed = {n.output for n in graph.nodes}
     for node in graph.nodes:

@@ -248,7 +248,14 @@ def infer(
         table("", list(rows[0]), [list(row.values()) for row in rows])
 
 
-MODELS = (split_models.search, split_models.cut, split_models.export, split_models.show, split_models.demo)
-COMMANDS: tuple[Callable[..., None], ...] = (serve, gateway, certs, proxy, infer, *MODELS)
+MODELS = (
+    split_models.search,
+    split_models.cut,
+    split_models.export,
+    split_models.show,
+    split_models.demo,
+    split_models.deploy,
+)
+COMMANDS: tuple[Callable[..., None], ...] = (serve, gateway, certs, proxy, infer, *split_models.COMMANDS)
 for command in COMMANDS:
     app.command()(command)

@@ -1,5 +1,6 @@
 """bitship split: split models themselves - where to cut one, its head on a board, the demo."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from bitship.cli.output import console, emit_json, short, table
 from bitship.errors import BitshipError
 
 if TYPE_CHECKING:
+    from bitship.graph.base import Array
     from bitship.split.package import Rung
 
 PackageFolder = Annotated[Path, typer.Argument(help="A split package's folder.")]
@@ -136,3 +138,56 @@ def demo(
     from bitship.split import demo as story
 
     story.run(out, overwrite, quick)
+
+
+def deploy(
+    folder: Annotated[Path, typer.Argument(help="The folder of a model of several devices.")],
+    inputs: Annotated[Path, typer.Option(help="A .npy file: int8 codes [N, H, W, C] of the sub-models' input.")],
+    labels: Annotated[Path | None, typer.Option(help="A .npy file: the class of each.")] = None,
+    target: Annotated[str, typer.Option("--target", "-t", help="An emulated microcontroller.")] = "mps2-an500",
+    lose: Annotated[list[int] | None, typer.Option(help="A device that fails on the way; may be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a model's sub-models on emulated devices, one each, fuse what comes back, and live with a lost one."""
+    import tempfile
+
+    import numpy as np
+
+    from bitship.split import deploy as deploying
+
+    package = deploying.read(folder)
+    every = _numbers(inputs)
+    wanted = package.devices[0].inputs[0].type.shape[1:]
+    if every.dtype != np.int8 or every.shape[1:] != wanted:
+        raise BitshipError(f"{inputs}: {every.dtype} {list(every.shape)}: int8 [N, *{list(wanted)}] is needed")
+    right = _numbers(labels) if labels is not None else None
+    if right is not None and right.shape != every.shape[:1]:
+        raise BitshipError(f"{labels}: {list(right.shape)}: one class for each of {len(every)} inputs is needed")
+    with tempfile.TemporaryDirectory(prefix="bitship-deploy-") as scratch:
+        found = deploying.run(package, target, [x[None] for x in every], Path(scratch), tuple(lose or ()))
+    if json:
+        emit_json(found)
+        return
+    rows = []
+    for number, (own, graph) in enumerate(zip(package.manifest.own, package.devices, strict=True)):
+        state = found.lost.get(number, "answered")
+        rows.append((number, ", ".join(map(str, own)), f"{graph.constant_bytes:,}", f"{graph.macs:,}", state))
+    title = f"{package.manifest.name} on {len(rows)} x {target}, {found.feature_bytes} B of features an image"
+    table(title, ["device", "classes", "constants B", "MACs", "state"], rows, left=2)
+    answers = [a.label for a in found.answers]
+    degraded = f"degraded: without device {', '.join(map(str, found.lost))}; " if found.lost else ""
+    score = "" if right is None else f"{int((np.array(answers) == right).sum())} of {len(answers)} right; "
+    console().print(f"  {degraded}{score}answers {answers[:20]}{'...' if len(answers) > 20 else ''}")
+
+
+def _numbers(path: Path) -> "Array":
+    import numpy as np
+
+    try:
+        found: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as e:
+        raise BitshipError(f"{path}: no .npy file of numbers: {e}") from None
+    return found
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (search, cut, export, show, demo, deploy)

@@ -218,6 +218,11 @@ class QemuDevice:
     @contextmanager
     def open(self, package: Package, role: str | None) -> Iterator[DeviceSession]:
         artifact = package.artifact(role)
+        if artifact.path.endswith(".pte"):
+            raise DeviceError(
+                f"{package.path}: {artifact.path} is ExecuTorch's, for a device whose firmware has that runtime; "
+                f"{self.name} runs packages of the converters firmware and tvm"
+            )
         if artifact.role.removeprefix(ON_NPU) != ROLE:
             raise DeviceError(
                 f"{package.path}: its image has role '{artifact.role}', {self.name} without a serial port runs "

@@ -62,7 +62,8 @@ class Tail(nn.Module):  # type: ignore[misc]
 
     backbone  any module of images
     at        the path of a module in it; ``decoder`` gives what that module gave
-    example   an image of the backbone's input shape [1, C, H, W]; what is in front of ``at`` sees only this
+    example   an image of the backbone's input shape [1, C, H, W]; what is in front of ``at`` sees only this, once where
+              the backbone asks no tensor for its batch, else (``wide``) as often as there are features
 
     Raises QuantizationError where the backbone has no such module, or where its answer depends on the image past it (a
     shortcut around the cut).
@@ -74,15 +75,16 @@ class Tail(nn.Module):  # type: ignore[misc]
             raise QuantizationError(f"split: '{at}': the backbone has no such module")
         self.backbone, self.at, self.decoder = backbone, at, decoder
         self.register_buffer("example", torch.zeros_like(example[:1]), persistent=False)
-        _check_cut(backbone, at, example[:1])
+        self.wide = _check_cut(backbone, at, example[:1])
 
     def forward(self, features: Any) -> Any:
         return self.from_stage(self.decoder(features))
 
     def from_stage(self, value: Any) -> Any:
         """Return the backbone's answer where module ``at`` gave this value."""
+        seen = self.example.expand(len(value), -1, -1, -1) if self.wide else self.example
         with replaced(self.backbone, self.at, lambda _: value):
-            return self.backbone(self.example)
+            return self.backbone(seen)
 
 
 @contextmanager
@@ -108,7 +110,8 @@ def stage_of(backbone: Any, at: str, x: Any) -> tuple[Any, Any]:
     return seen[0], answer
 
 
-def _check_cut(backbone: Any, at: str, example: Any) -> None:
+def _check_cut(backbone: Any, at: str, example: Any) -> bool:
+    """Return whether the example must be as wide as the features."""
     training = backbone.training
     backbone.eval()
     try:
@@ -116,10 +119,16 @@ def _check_cut(backbone: Any, at: str, example: Any) -> None:
             value, answer = stage_of(backbone, at, example)
             with replaced(backbone, at, lambda _: value):
                 other = backbone(example + 1)
+            with replaced(backbone, at, lambda _: torch.cat([value, value])):
+                try:
+                    wide = len(backbone(example)) != 2
+                except RuntimeError:
+                    wide = True
     finally:
         backbone.train(training)
     if not torch.equal(answer, other):
         raise QuantizationError(f"split: '{at}': the answer depends on the image past this module; cut elsewhere")
+    return wide
 
 
 class Prior(nn.Module):  # type: ignore[misc]

@@ -1,0 +1,328 @@
+"""CIFAR-10: a bottleneck in front of the shipped ViT, and that ViT dealt to four devices.
+
+python -m benchmarks.split_cifar --data FOLDER --bottleneck [--seeds 3] [--out FOLDER]
+python -m benchmarks.split_cifar --data FOLDER --several [--seeds 3] [--out FOLDER]
+
+The full model is the shipped vit_micro; the test images are the 5,000 of the folder. An epoch is 10,000 training
+images, shifted and mirrored. --out keeps every seed's package and figures; a seed whose figures are there is not
+trained again.
+"""
+
+import argparse
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.models import data_folder
+from benchmarks.train_cifar10 import augment, load_images
+from bitship import models
+from bitship.errors import BitshipError
+from bitship.graph.base import Array
+from bitship.graph.store import write_atomic
+from bitship.split import deploy
+from bitship.split.evaluate import Result, evaluate, measured
+
+EPOCH = 10_000
+HELD_OUT = 2_000  # of the training images: the exit's confidence
+MODEL, AT = "vit_micro", "patch_embed"
+CHANNELS, DEVICES, FEATURES = 12, 4, 16
+CLAIM_BYTES, CLAIM_POINTS, CLAIM_SMALLER = 0.771, 0.6, 83
+
+
+BOTTLENECK_HEAD = [
+    *("seed", "rung", "full %", "split %", "points", "mean B", "p99 B", "fewer %", "head smaller x", "claim"),
+    "with exit % at B",
+]
+
+
+class CifarResult(msgspec.Struct, frozen=True):
+    """One seed of the bottleneck."""
+
+    seed: int
+    full_accuracy: float
+    full_parameters: int
+    head_parameters: int
+    exit_parameters: int
+    jpeg_bytes: float
+    split: Result
+
+
+class SeveralResult(msgspec.Struct, frozen=True):
+    """One seed of the ViT on several devices; ``recall`` by class, ``recall_without`` [device][class]."""
+
+    seed: int
+    full_accuracy: float
+    full_parameters: int
+    sub_parameters: tuple[int, ...]
+    own: tuple[tuple[int, ...], ...]
+    accuracy: float
+    without: tuple[float, ...]
+    recall: tuple[float, ...]
+    recall_without: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """Images as the networks take them, in epochs, and what is kept from training."""
+
+    train: Any
+    labels: Any
+    held: Any
+    held_labels: Any
+    test: Array
+    test_labels: Array
+    jpeg_bytes: float
+
+    def epoch(self, seed: int, number: int) -> tuple[Any, Any]:
+        """Return an epoch's images, normalised, and labels."""
+        import torch
+
+        r = np.random.default_rng((seed, number))
+        chosen = torch.from_numpy(r.choice(len(self.train), min(EPOCH, len(self.train)), replace=False))
+        return models.shipped(MODEL).normalise(augment(self.train[chosen], r)), self.labels[chosen]
+
+
+def load(folder: Path) -> Cifar:
+    """Read the data; the mean JPEG is that of the test file."""
+    normalise = models.shipped(MODEL).normalise
+    images, labels = load_images(folder / "cifar10" / "train.npz")
+    test, test_labels = load_images(folder / "cifar10" / "test.npz")
+    with np.load(folder / "cifar10" / "test.npz", allow_pickle=False) as data:
+        mean = float(np.diff(data["offsets"]).mean())
+    return Cifar(
+        images[HELD_OUT:],
+        labels[HELD_OUT:],
+        normalise(images[:HELD_OUT].float()),
+        labels[:HELD_OUT],
+        normalise(test.float()).numpy(),
+        test_labels.numpy(),
+        mean,
+    )
+
+
+def parameters(module: Any) -> int:
+    """Return how many parameters a module has."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def float_accuracy(module: Any, data: Cifar) -> float:
+    """Return the share of right answers of the float model."""
+    import torch
+
+    with torch.no_grad():
+        found = [module(torch.from_numpy(data.test[i : i + 250])).argmax(1) for i in range(0, len(data.test), 250)]
+    return float((torch.cat(found).numpy() == data.test_labels).mean())
+
+
+def report(seed: int) -> Any:
+    """Return what prints an epoch."""
+
+    def say(stage: str, epoch: int, of: int, loss: float) -> None:
+        print(f"seed {seed}: {stage} {epoch}/{of}, loss {loss:.4f}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
+    """Train a head in front of the ViT's blocks, and measure it."""
+    import torch
+    from torch import nn
+
+    from bitship.split import build
+    from bitship.split.bottleneck import Head, block, exit_branch
+    from bitship.split.train import Data, Recipe, Split
+
+    torch.manual_seed(seed)
+    teacher = models.load_module(MODEL)
+    head = Head(block(3, 12, 2), nn.Conv2d(12, CHANNELS, 3, 2, 1), exit_branch(12, 10, (12, 16)))
+    decoder = nn.Sequential(block(CHANNELS, 64), block(64, 64), nn.Conv2d(64, 64, 1))
+    recipe = Recipe(
+        distil=max(epochs // 6, 1),
+        joint=epochs,
+        fit=max(epochs // 5, 1),
+        batch=128,
+        rate=1e-3,
+        beta=2e-4,
+        ramp=(epochs // 6, epochs // 3),
+        steps=(1.0, 2.0, 4.0),
+    )
+    split = Split(teacher, AT, head, decoder, torch.from_numpy(data.test[:1]), recipe)
+    feed = Data(lambda number: data.epoch(seed, number))
+    split.distil(feed, report(seed))
+    split.joint(feed, report(seed))
+    held = build.Labelled(data.held.numpy(), data.held_labels.numpy())
+    package = build.save(build.build(split, feed, held, 3, report(seed)), out / f"cifar{seed}", "cifar10")
+    result = evaluate(package, build.inputs_of(package.head, data.test), data.test_labels)
+    build.save_measured(package, measured(package, result), result.exit_accuracy)
+    full = parameters(teacher)
+    return CifarResult(
+        seed=seed,
+        full_accuracy=float_accuracy(teacher, data),
+        full_parameters=full,
+        head_parameters=parameters(head) - parameters(head.leave),
+        exit_parameters=parameters(head.leave),
+        jpeg_bytes=data.jpeg_bytes,
+        split=result,
+    )
+
+
+def several(seed: int, data: Cifar, out: Path, epochs: int) -> SeveralResult:
+    """Deal the ViT to four devices, train, quantize and measure, with every device and without each."""
+    import torch
+
+    from bitship.models.vit import VitConfig
+    from bitship.split import build
+    from bitship.split import several as dealt
+    from bitship.split.train import Data
+
+    torch.manual_seed(seed)
+    teacher = models.load_module(MODEL)
+    with torch.no_grad():
+        answers = teacher(data.held).argmax(1).numpy()
+    confusion = np.zeros((10, 10))
+    np.add.at(confusion, (data.held_labels.numpy(), answers), 1)
+    own = dealt.groups(confusion, DEVICES)
+    config = VitConfig(dim=24, depth=3, heads=2)
+    subs = []
+    for group in own:
+        chosen = torch.isin(data.held_labels, torch.tensor(group))
+        subs.append(dealt.prune(teacher, config, FEATURES, data.held[chosen][:512], data.held_labels[chosen][:512]))
+    whole = dealt.Several(teacher, subs, dealt.Fusion(DEVICES, FEATURES, 10), own)
+    recipe = dealt.SeveralRecipe(alone=max(epochs // 8, 1), together=epochs)
+    whole.train(Data(lambda number: data.epoch(seed, number)), recipe, report(seed))
+    devices, fusion = dealt.integer_parts(whole, data.held[:256])
+    manifest = deploy.SeveralManifest(MODEL, 10, own, tuple(g.digest for g in (*devices, fusion)))
+    package = deploy.write(out / f"several{seed}", manifest, devices, fusion)
+    found, recalls = _fused(package, build.inputs_of(devices[0], data.test), data.test_labels)
+    manifest = msgspec.structs.replace(manifest, accuracy=found[0], without=tuple(found[1:]))
+    deploy.write(out / f"several{seed}", manifest, devices, fusion)
+    return SeveralResult(
+        seed=seed,
+        full_accuracy=float_accuracy(teacher, data),
+        full_parameters=parameters(teacher),
+        sub_parameters=tuple(parameters(s) for s in subs),
+        own=own,
+        accuracy=found[0],
+        without=tuple(found[1:]),
+        recall=recalls[0],
+        recall_without=tuple(recalls[1:]),
+    )
+
+
+def _fused(
+    package: deploy.SeveralPackage, inputs: list[Array], labels: Array
+) -> tuple[list[float], list[tuple[float, ...]]]:
+    """Return accuracy, and recall by class, of all devices and without each."""
+    features = [[g.run(x)[0] for x in inputs] for g in package.devices]
+    accuracy, recalls = [], []
+    for missing in (None, *range(len(features))):
+        answers = np.array(
+            [
+                int(package.fuse([None if d == missing else f[i] for d, f in enumerate(features)]).argmax())
+                for i in range(len(inputs))
+            ]
+        )
+        right = answers == labels
+        accuracy.append(float(right.mean()))
+        recalls.append(tuple(float(right[labels == c].mean()) for c in range(package.manifest.classes)))
+    return accuracy, recalls
+
+
+def show_bottleneck(results: list[CifarResult]) -> None:
+    """Print the bottleneck's table, and whether the claim is reached."""
+    from bitship.cli.output import table
+
+    rows = []
+    for s in results:
+        for r in s.split.rungs:
+            fewer, points = 1 - r.mean_bytes / s.jpeg_bytes, 100 * (s.full_accuracy - r.accuracy)
+            rows.append(
+                (
+                    s.seed,
+                    r.rung,
+                    f"{100 * s.full_accuracy:.2f}",
+                    f"{100 * r.accuracy:.2f}",
+                    f"{-points:+.2f}",
+                    f"{r.mean_bytes:.1f}",
+                    f"{r.p99_bytes:.0f}",
+                    f"{100 * fewer:.1f}",
+                    f"{s.full_parameters / s.head_parameters:.0f}",
+                    "yes" if fewer >= CLAIM_BYTES and points <= CLAIM_POINTS else "no",
+                    f"{100 * r.mixed_accuracy:.2f} at {r.mixed_bytes:.1f}",
+                )
+            )
+    jpeg = statistics.fmean(s.jpeg_bytes for s in results)
+    table(
+        f"CIFAR-10, {results[0].split.images} images, frames against the data's mean JPEG of {jpeg:.1f} B (measured)",
+        BOTTLENECK_HEAD,
+        rows,
+        left=2,
+    )
+
+
+def show_several(results: list[SeveralResult]) -> None:
+    """Print the devices' table."""
+    from bitship.cli.output import table
+
+    rows = []
+    for s in results:
+        smaller = f"{s.full_parameters / max(s.sub_parameters):.1f}"
+
+        def row(lost: str, accuracy: float, kept: str, of: SeveralResult = s, by: str = smaller) -> tuple[object, ...]:
+            against = f"{100 * (accuracy - of.full_accuracy):+.2f}"
+            return of.seed, lost, f"{100 * accuracy:.2f}", against, by, kept
+
+        rows.append(row("none", s.accuracy, "-"))
+        for device, (accuracy, recall) in enumerate(zip(s.without, s.recall_without, strict=True)):
+            kept = sum(b >= a - 0.01 for a, b in zip(s.recall, recall, strict=True))
+            rows.append(row(f"{device} {list(s.own[device])}", accuracy, f"{kept} of 10"))
+    table(
+        "vit_micro on four devices, CIFAR-10, integer sub-models and fusion (measured)",
+        ["seed", "lost", "right %", "against full", "sub-model smaller x", "classes at full accuracy (1 point)"],
+        rows,
+        left=2,
+    )
+
+
+def main() -> int:
+    """Train what is not there yet, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--bottleneck", action="store_true")
+    parser.add_argument("--several", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=60, help="of 10,000 images, of the longest stage")
+    parser.add_argument("--out", type=Path, default=Path("build/split"))
+    arguments = parser.parse_args()
+    if not (arguments.bottleneck or arguments.several):
+        parser.error("give --bottleneck or --several")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    data, out, epochs = load(data_folder(arguments.data)), arguments.out, arguments.epochs
+    if arguments.bottleneck:
+        show_bottleneck(kept(arguments, "cifar", CifarResult, lambda seed: bottleneck(seed, data, out, epochs)))
+    if arguments.several:
+        show_several(kept(arguments, "several", SeveralResult, lambda seed: several(seed, data, out, epochs)))
+    return 0
+
+
+def kept(arguments: Any, name: str, kind: Any, make: Any) -> list[Any]:
+    """Return every seed's figures: read where they are there, made and written where not."""
+    found = []
+    for seed in range(arguments.seeds):
+        path = arguments.out / f"{name}{seed}.json"
+        if not path.exists():
+            write_atomic(path, msgspec.json.encode(make(seed)))
+        found.append(msgspec.json.decode(path.read_bytes(), type=kind))
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BitshipError as e:
+        sys.exit(f"benchmarks.split_cifar: {e}")
