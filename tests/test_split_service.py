@@ -366,6 +366,54 @@ def test_half_open_and_slow_clients_do_not_keep_others_out(made: SplitPackage) -
         still_serves(server, wire, made)
 
 
+def http2(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+def unfinished_request(stream: int) -> bytes:
+    """A ModelInfer whose message begins and never ends."""
+    path = f"/{service.SERVICE}/ModelInfer".encode()
+    text = b"application/grpc"
+    block = b"\x83\x86\x04" + bytes([len(path)]) + path + b"\x01\x01x\x0f\x10" + bytes([len(text)]) + text
+    block += b"\x00\x02te\x08trailers"
+    return http2(1, 4, stream, block) + http2(0, 0, stream, b"\0\0\0\1\0only so much")
+
+
+def slow_clients(server: Running, count: int, streams: int) -> list[socket.socket]:
+    made = []
+    for _ in range(count):
+        s = socket.create_connection(("127.0.0.1", server.port))
+        requests = b"".join(unfinished_request(1 + 2 * i) for i in range(streams))
+        s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2(4, 0, 0) + requests)
+        made.append(s)
+    return made
+
+
+def test_requests_that_never_end_do_not_keep_others_out(made: SplitPackage) -> None:
+    wire = Wire(made)
+    with serving(made, options=ServerOptions(queue=4)) as server:
+        slow = slow_clients(server, 20, 50)  # a thousand requests that have begun
+        time.sleep(0.3)
+        for _ in range(5):
+            still_serves(server, wire, made)
+        assert server.server.metrics.outcomes() == {"answered": 5}
+        for s in slow:
+            s.close()
+
+
+@pytest.mark.slow
+def test_a_client_that_answers_no_pings_is_let_go(made: SplitPackage) -> None:
+    with serving(made) as server:
+        (slow,) = slow_clients(server, 1, 1)
+        slow.settimeout(40)
+        began = time.monotonic()
+        while slow.recv(4096):
+            pass
+        assert 5 < time.monotonic() - began < 30
+        still_serves(server, Wire(made), made)
+        slow.close()
+
+
 def test_a_server_beyond_loopback_needs_certificates_and_a_token(made: SplitPackage) -> None:
     for host in ("0.0.0.0", "10.1.2.3", "example.org", "::"):
         with pytest.raises(DeviceError, match="bitship split certs"):

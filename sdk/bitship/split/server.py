@@ -243,6 +243,7 @@ def _channel_arguments() -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", 5000),
         ("grpc.keepalive_time_ms", 20000),
         ("grpc.keepalive_timeout_ms", 5000),
+        ("grpc.http2.ping_timeout_ms", 10000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.so_reuseport", 0),
