@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -38,7 +39,6 @@ from bitship.split.wire import Wire
 LINKS = ((9_600, 0.02), (37_500, 0.1), (1_000_000, 0.02))
 BIG = Size(side=16, channels=16)  # features of 4,096 symbols, so that rungs differ by more than a request's headers
 HEAVY = Size(width=160, depth=6)
-SLOW = Size(side=16, width=256, depth=10)  # a tail beside which the service's own work is small
 ASSUMED = (0.92, 0.90, 0.86, 0.80)
 ASSUMED_LOCAL = 0.5
 
@@ -176,26 +176,37 @@ def steps(folder: Path) -> list[Figure]:
 
 
 def overload(folder: Path) -> list[Figure]:
-    """Four times the requests that the server can answer."""
-    made = make(folder / "slow", SLOW)
+    """Four times the requests that the server can answer, in turn with as many as it can.
+
+    The tail takes 0.1 s a batch of 8 and no processor: where it competes with the load generator for cores, nothing can
+    be said about the service.
+    """
+    made = make(folder / "paced")
     wire = Wire(made)
-    request = infer_request(wire, wire.pack(made.head.run(images(SLOW, 1)[0])[0], 0, 1)).SerializeToString()
-    with serving(made, "host", batch=8, queue=16) as server:
-        peak = asyncio.run(closed(server.address, request, 24, 4.0))
-        load = asyncio.run(open_loop(server.address, request, 4 * peak.goodput, 5.0))
-    rejects = sorted(load.rejected_s) or [0.0]
-    share = load.goodput / peak.goodput
-    p99 = rejects[int(0.99 * (len(rejects) - 1))]
+    request = infer_request(wire, wire.pack(made.head.run(images(SMALL, 1)[0])[0], 0, 1)).SerializeToString()
+    with serving(made, "paced", batch=8, queue=16) as server:
+        asyncio.run(closed(server.address, request, 24, 1.0))  # warms up
+        peaks, loads = [], []
+        for _ in range(4):  # in turn, so that a busy moment of the machine hits both
+            peaks.append(asyncio.run(closed(server.address, request, 24, 2.0)))
+            rate = 4 * max(p.goodput for p in peaks)
+            loads.append(asyncio.run(open_loop(server.address, request, rate, 2.5)))
+    peak = statistics.median(p.goodput for p in peaks)
+    goodput = statistics.median(one.goodput for one in loads)
+    rejects = sorted(s for one in loads for s in one.rejected_s) or [0.0]
+    other = sum((one.other for one in loads), Counter())
+    sent = sum(one.sent for one in loads)
+    share, p99 = goodput / peak, rejects[int(0.99 * (len(rejects) - 1))]
     return [
-        Figure("peak of the server", f"{peak.goodput:.0f} answers/s, p50 {peak.p50 * 1e3:.1f} ms", ""),
+        Figure("peak of the server", f"{peak:.0f} answers/s", ""),
         Figure(
             "overload x4: refused within",
-            f"p50 {statistics.median(rejects) * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, {len(rejects)} of {load.sent}"
-            + "".join(f", {count} {name}" for name, count in load.other.items()),
+            f"p50 {statistics.median(rejects) * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, {len(rejects)} of {sent}"
+            + "".join(f", {count} {name}" for name, count in other.items()),
             "10 ms (p50)",
             statistics.median(rejects) < 0.010,
         ),
-        Figure("overload x4: goodput", f"{load.goodput:.0f}/s, {share:.0%} of the peak", "80 %", share >= 0.8),
+        Figure("overload x4: goodput", f"{goodput:.0f}/s, {share:.0%} of the peak", "80 %", share >= 0.8),
     ]
 
 

@@ -36,6 +36,7 @@ _PACKAGES = (
     ("tosa-tools", "the tosa converter and its reference model", "pip install 'bitship[tosa]'"),
     ("ethos-u-vela", "the ethos-u converter", "pip install 'bitship[ethos-u]'"),
     ("openvino", "the openvino converter", "pip install 'bitship[openvino]'"),
+    ("grpcio", "split computing: server and client", "pip install 'bitship[split]'"),
     ("scikit-learn", "the demo", "pip install 'bitship[demo]'"),
 )
 _PROGRAMS = (
