@@ -63,6 +63,7 @@ def test_a_network_becomes_cortex_m_ops_with_the_graph_s_parameters() -> None:
     assert cortex_m.lower(graph, "cortex-m55").buffer == made.buffer
 
 
+@pytest.mark.slow
 def test_every_form_becomes_one_op_and_a_core_without_vectors_has_the_same_difference() -> None:
     graph = every_form(middle=False)
     made, plain = (cortex_m.lower(graph, cpu) for cpu in ("cortex-m55", "cortex-m4"))

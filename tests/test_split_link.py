@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from benchmarks.split_parts import ALWAYS, SMALL, images, make
-from split_service import serving, start
 
 from bitship.errors import DeviceError, PackageError
 from bitship.split import certs
@@ -28,6 +27,7 @@ from bitship.split.policy import LinkEstimate, Policy
 from bitship.split.remote import FramedRemote, GrpcRemote, SerialLine, SocketLine
 from bitship.split.security import Security, read_token
 from bitship.split.server import ServerOptions
+from bitship.split.serving import serving, start
 from bitship.split.wire import Wire
 
 pytest.importorskip("grpc", reason="bitship[split] is not installed")

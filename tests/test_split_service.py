@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.split_parts import SMALL, images, make
-from split_service import Running, serving, start
 
 from bitship.errors import DeviceError, MissingDependencyError, TargetError
 from bitship.graph.base import Array
@@ -27,6 +26,7 @@ from bitship.split.oip import service
 from bitship.split.package import SplitPackage
 from bitship.split.remote import GrpcRemote, infer_request
 from bitship.split.server import ServerOptions, SplitServer
+from bitship.split.serving import Running, serving, start
 from bitship.split.tails import TAILS, GraphTail, TorchTail, open_tail
 from bitship.split.tracing import Tracing
 from bitship.split.wire import Wire

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from benchmarks.split_parts import SMALL, images, make
-from split_service import serving
 from tool_install import environment
 
 from bitship.split import package
@@ -19,6 +18,7 @@ from bitship.split.frame import Answer, Kind, RefusedError, Source, unpack
 from bitship.split.oip import generate
 from bitship.split.package import SplitPackage
 from bitship.split.remote import GrpcRemote, infer_request
+from bitship.split.serving import serving
 from bitship.split.wire import Wire
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
