@@ -65,8 +65,11 @@ def inputs(tmp_path: Path) -> Path:
     return tmp_path / "x.npy"
 
 
-def test_a_served_package_is_asked_through_a_shaped_link_and_drained(made: SplitPackage, inputs: Path) -> None:
-    with program("serve", made.path, "--listen", "127.0.0.1:0") as (server, port):
+def test_a_served_package_is_asked_through_a_shaped_link_and_drained(
+    made: SplitPackage, inputs: Path, tmp_path: Path
+) -> None:
+    spans = tmp_path / "spans.json"
+    with program("serve", made.path, "--listen", "127.0.0.1:0", "--trace", spans) as (server, port):
         with program("proxy", "--server", f"127.0.0.1:{port}", "--rate-kbps", "500", "--delay-ms", "10") as (_, shaped):
             rows = json.loads(
                 run("infer", made.path, inputs, "--server", f"127.0.0.1:{shaped}", "--deadline-ms", "3000", "--json")
@@ -78,6 +81,7 @@ def test_a_served_package_is_asked_through_a_shaped_link_and_drained(made: Split
         assert server.stdout is not None
         assert "drained: 6 answered" in server.stdout.read()
         assert server.wait(20) == 0
+    assert spans.read_text().count('"bitship.split.request"') == 6
     rows = json.loads(run("infer", made.path, inputs, "--server", f"127.0.0.1:{port}", "--json"))
     assert {row["source"] for row in rows} == {"LOCAL_EXIT"}
     assert {row["why"] for row in rows} == {"no link"}

@@ -196,3 +196,11 @@ def test_the_encoder_refuses_a_buffer_that_is_too_small() -> None:
             found == len(stream) and capacity >= len(stream)
         )
         assert out[capacity] == 0x5A
+
+
+def test_without_the_c_kernels_the_specification_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cases(3, most=100)[2]
+    wanted = rans.encode(case.tables, case.symbols)
+    monkeypatch.setattr(rans, "_kernels", lambda: None)
+    assert rans.encode(case.tables, case.symbols) == wanted
+    np.testing.assert_array_equal(rans.decode(case.tables, wanted, case.symbols.shape), case.symbols)
