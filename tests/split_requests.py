@@ -1,0 +1,38 @@
+"""Requests of the Open Inference Protocol, made by hand, to a server of this process."""
+
+from typing import Any
+
+import pytest
+from benchmarks.split_parts import SMALL, images
+
+from bitship.split.frame import Frame
+from bitship.split.oip import service
+from bitship.split.package import SplitPackage
+from bitship.split.remote import infer_request
+from bitship.split.serving import Running
+from bitship.split.wire import Wire
+
+
+def sent(wire: Wire, made: SplitPackage, rung: int = 0, zstd: bool = False) -> Frame:
+    return wire.pack(made.head.run(images(SMALL, 1)[0])[0], rung, 7, zstd)
+
+
+def call(server: Running, request: Any, timeout: float = 5.0, name: str = "ModelInfer") -> Any:
+    grpc, pb = service.grpc(), service.messages()
+    with grpc.insecure_channel(server.address) as channel:
+        method = channel.unary_unary(
+            f"/{service.SERVICE}/{name}",
+            request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),
+            response_deserializer=getattr(pb, f"{name}Response").FromString,
+        )
+        return method(request, timeout=timeout)
+
+
+def refused(server: Running, request: Any, timeout: float = 5.0) -> tuple[str, str]:
+    with pytest.raises(service.grpc().RpcError) as found:
+        call(server, request, timeout)
+    return found.value.code().name, found.value.details()
+
+
+def still_serves(server: Running, wire: Wire, made: SplitPackage) -> None:
+    assert call(server, infer_request(wire, sent(wire, made))).outputs[1].name == "answer"
