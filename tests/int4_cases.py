@@ -4,9 +4,22 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from op_builders import I16, Case, D, conv, depthwise, fc, rng
+from op_builders import I16, Case, D, conv, depthwise, fc, ints, requant, rng
 
+from bitship.graph import DType, Graph, GraphBuilder
+from bitship.graph.ops import FullyConnected, Rounding
 from bitship.graph.packing import Packing
+
+
+def wide_layer() -> tuple[Graph, Graph]:
+    """A fully connected layer whose weights are most of its file, in eight bits and in four."""
+    r = np.random.default_rng(12)
+    b = GraphBuilder("wide")
+    weights = ints(r, (256, 512), lo=-8, hi=7)
+    op = FullyConnected(3, requant=requant(r, 256, 0.002, Rounding.SINGLE, 1))
+    operands = b.input("x", (2, 512), DType.INT8), b.constant("w", weights), b.constant("b", np.zeros(256, np.int32))
+    graph = b.finish([(b.node("y", op, *operands), None)])
+    return graph, dataclasses.replace(graph, packing={"w": Packing()})
 
 
 def packed(name: str, case: Case, group: int = 0) -> Case:

@@ -1,6 +1,5 @@
 """The ExecuTorch converter: every op's bits against the specification, through ExecuTorch's own runtime."""
 
-import dataclasses
 import importlib
 import subprocess
 import sys
@@ -9,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from int4_cases import wide_layer
 from merged_cases import ALL_CASES
-from op_builders import ints, requant
+from op_builders import ints
 from op_cases import CASES
 from random_nets import mobilenet_v2
 from small_nets import conv_net
@@ -29,8 +29,7 @@ from bitship.converters.placement import Place
 from bitship.errors import FormatError, GraphError, MissingDependencyError
 from bitship.graph import DType, Graph, GraphBuilder, spec, store
 from bitship.graph.base import Array
-from bitship.graph.ops import Clamp, FullyConnected, Rescale, Rounding, Table
-from bitship.graph.packing import Packing
+from bitship.graph.ops import Clamp, FullyConnected, Rescale, Table
 from bitship.targets import ConverterName, Delegate, Target, TargetKind
 
 torch = pytest.importorskip("torch")
@@ -68,16 +67,11 @@ def test_weights_of_four_bits_are_taken_apart_by_ops(
 
 def test_weights_of_four_bits_halve_the_file(tmp_path: Path) -> None:
     r = np.random.default_rng(12)
-    b = GraphBuilder("wide")
-    weights = ints(r, (256, 512), lo=-8, hi=7)
-    op = FullyConnected(3, requant=requant(r, 256, 0.002, Rounding.SINGLE, 1))
-    operands = b.input("x", (2, 512), DType.INT8), b.constant("w", weights), b.constant("b", np.zeros(256, np.int32))
-    graph = b.finish([(b.node("y", op, *operands), None)])
-    few = dataclasses.replace(graph, packing={"w": Packing()})
+    graph, few = wide_layer()
     check(few, [(ints(r, (2, 512)),) for _ in range(3)], tmp_path / "int4")
     check(graph, [(ints(r, (2, 512)),)], tmp_path / "int8")
     sizes = [(tmp_path / n / EXACT).stat().st_size for n in ("int8", "int4")]
-    assert sizes[0] - sizes[1] == pytest.approx(weights.size / 2, rel=0.05)
+    assert sizes[0] - sizes[1] == pytest.approx(graph.constants["w"].size / 2, rel=0.05)
 
 
 def test_a_network_gives_the_bits_of_the_specification_and_the_same_bytes_twice(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The TVM converter: every op's bits on every instruction set of this machine, and on aarch64 under emulation."""
 
-import dataclasses
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from attention_paths import attentions, block
 from fast_paths import extremes, products, rescales
+from int4_cases import wide_layer
 from merged_cases import COMMON_CASES, merge
 from needs import skip_without_compiler
 from op_builders import ints, requant
@@ -36,7 +36,6 @@ from bitship.errors import (
 from bitship.graph import DType, Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.ops import Clamp, FullyConnected, Rounding
-from bitship.graph.packing import Packing
 from bitship.targets import ConverterName, Target, TargetKind, load
 
 skip_without_compiler()
@@ -363,19 +362,13 @@ def test_weights_of_four_bits_are_two_to_a_byte_in_the_library_and_exact(tmp_pat
     names = [n for n in COMMON_CASES if n.startswith("int4_")]
     for level in HERE:
         check(*merge(names), level, tmp_path / level)
-    r = np.random.default_rng(12)
-    b = GraphBuilder("wide")
-    weights = ints(r, (256, 512), lo=-8, hi=7)
-    op = FullyConnected(3, requant=requant(r, 256, 0.002, Rounding.SINGLE, 1))
-    operands = b.input("x", (2, 512), DType.INT8), b.constant("w", weights), b.constant("b", np.zeros(256, np.int32))
-    graph = b.finish([(b.node("y", op, *operands), None)])
-    few = dataclasses.replace(graph, packing={"w": Packing()})
+    graph, few = wide_layer()
     sizes = {}
     for name, g in (("int8", graph), ("int4", few)):
         made = TvmConverter().convert(g, target_of(HERE[0]), tmp_path / name)
         sizes[name] = made.footprint.weights_bytes, (tmp_path / name / "libwide.so").stat().st_size
     for before, after in zip(sizes["int8"], sizes["int4"], strict=True):
-        assert before - after == pytest.approx(weights.size / 2, rel=0.1)
+        assert before - after == pytest.approx(graph.constants["w"].size / 2, rel=0.1)
     check(few, extremes(few), HERE[0], tmp_path / "run")
 
 

@@ -167,11 +167,14 @@ def _sha256(path: Path) -> str:
 class Staging:
     """A hidden folder beside the final one: renamed into place on success, removed on any failure.
 
+    manifest  the file by which a folder is known as a package, which may be overwritten
+
     SIGTERM is turned into an ordinary exit meanwhile, so that a killed export leaves nothing; what a SIGKILL leaves is
     a hidden folder that carries the dead process's id, and the next export to the same place removes it.
     """
 
-    def __init__(self, out: Path, overwrite: bool) -> None:
+    def __init__(self, out: Path, overwrite: bool, manifest: str = MANIFEST) -> None:
+        self.manifest = manifest
         self.out = out
         self.overwrite = overwrite
         self.path = out.parent / f".{out.name}.{os.getpid()}.partial"
@@ -180,7 +183,7 @@ class Staging:
     def __enter__(self) -> Path:
         if self.out.exists() and not self.overwrite:
             raise PackageError(f"{self.out}: already exists; choose another folder, or --overwrite to replace it")
-        if self.out.exists() and not (self.out / MANIFEST).is_file():
+        if self.out.exists() and not (self.out / self.manifest).is_file():
             raise PackageError(f"{self.out}: exists and is not a package; only a package is overwritten")
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,6 @@
 """A model dealt to several devices: its folder on disk, and the devices at work - one may be lost."""
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import numpy as np
 from bitship.errors import BitshipError, DeviceError, PackageError
 from bitship.graph import Graph, store
 from bitship.graph.base import Array
+from bitship.package import Staging
 
 MANIFEST, FUSION = "several.json", "fusion.bitship"
 FORMAT = 1
@@ -73,19 +71,11 @@ def device_file(number: int) -> str:
 
 def write(path: Path, manifest: SeveralManifest, devices: Sequence[Graph], fusion: Graph) -> SeveralPackage:
     """Write a folder whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
+    with Staging(path, True, MANIFEST) as made:
         for number, graph in enumerate(devices):
             store.save(graph, made / device_file(number))
         store.save(fusion, made / FUSION)
         (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-        made.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(made, path)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return SeveralPackage(path, manifest)
 
 

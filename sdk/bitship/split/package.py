@@ -1,9 +1,6 @@
 """A split package: head, tail, rungs and coder tables in one folder (docs/split.md)."""
 
 import hashlib
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +11,7 @@ import numpy as np
 from bitship.errors import PackageError
 from bitship.graph import Graph, store
 from bitship.graph.base import Array
+from bitship.package import Staging
 
 MANIFEST, HEAD, TAIL, TABLES = "split.json", "head.bitship", "tail.bitship", "tables.bin"
 FORMAT = 1
@@ -134,19 +132,11 @@ class SplitPackage:
 
 def write(path: Path, manifest: SplitManifest, head: Graph, tail: Graph, tables: bytes) -> SplitPackage:
     """Write a package whole or not at all; an older one of the same name is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
+    with Staging(path, True, MANIFEST) as made:
         store.save(head, made / HEAD)
         store.save(tail, made / TAIL)
         (made / TABLES).write_bytes(tables)
         (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-        made.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(made, path)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return SplitPackage(path, manifest)
 
 
