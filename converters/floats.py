@@ -12,7 +12,7 @@ from bitship.graph.base import Array
 
 TO_PLANES = (0, 3, 1, 2)  # [N, H, W, C] to [N, C, H, W]
 TO_ROWS = (0, 2, 3, 1)
-LEAST_SCALE = 1e-30
+LEAST_FACTOR = 2.0**-31  # of an accumulator: XNNPACK takes no less, and sums of int8 products times it round to 0
 
 Reals = Mapping[str, Real]
 
@@ -25,6 +25,7 @@ def reals_of(values: Array, real: Real) -> Array:
 def weights(graph: Graph, reals: Reals, node: Node) -> tuple[Array, Array, Array]:
     """Return (weights as stored, float64 scales, bias) of a layer; the output channel is the first axis of all three.
 
+    The scale of a channel whose results all round to its zero point or bias is raised to what delegates can take.
     Convolutions are [O, I, kh, kw], depthwise ones [C * multiplier, 1, kh, kw]. UnsupportedError where weights or bias
     are computed.
     """
@@ -37,7 +38,7 @@ def weights(graph: Graph, reals: Reals, node: Node) -> tuple[Array, Array, Array
     elif isinstance(op, ops.DepthwiseConv2D):
         w = w.transpose(2, 3, 0, 1).reshape(-1, 1, *w.shape[:2])
     out, source, real = reals[node.output].scale, reals[x].scale, factors(epilogue(node))
-    scales = np.array([f * out / source for f in real] * (w.shape[0] // len(real)))
+    scales = np.array([max(f, LEAST_FACTOR) * out / source for f in real] * (w.shape[0] // len(real)))
     return w, scales, graph.constants[b_name]
 
 

@@ -1,11 +1,13 @@
 """The ExecuTorch converter: every op's bits against the specification, through ExecuTorch's own runtime."""
 
+import dataclasses
 import importlib
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from int4_cases import wide_layer
@@ -27,9 +29,9 @@ from bitship.converters.executorch import (
 )
 from bitship.converters.placement import Place
 from bitship.errors import FormatError, GraphError, MissingDependencyError
-from bitship.graph import DType, Graph, GraphBuilder, spec, store
+from bitship.graph import DType, Graph, GraphBuilder, Node, Port, spec, store
 from bitship.graph.base import Array
-from bitship.graph.ops import Clamp, FullyConnected, Rescale, Table
+from bitship.graph.ops import Clamp, Conv2D, FullyConnected, Rescale, Table
 from bitship.targets import ConverterName, Delegate, Target, TargetKind
 
 torch = pytest.importorskip("torch")
@@ -190,13 +192,50 @@ FLOAT_FORMS = [
 ]
 
 
+@pytest.mark.parametrize("float_borders", [False, True])
 @pytest.mark.parametrize("name", FLOAT_FORMS)
-def test_the_float_form_of_an_op_is_within_one_step(name: str) -> None:
+def test_the_float_form_of_an_op_is_within_one_step(name: str, float_borders: bool) -> None:
     graph, feeds = ALL_CASES[name]()
-    module = floating.build_module(graph)
+    module = floating.build_module(graph, float_borders)
     for inputs in feeds:
         found = module(*(torch.from_numpy(x) for x in inputs))[0].numpy()
         assert np.abs(found.astype(int) - spec.run(graph, *inputs)[0]).max() <= 1
+
+
+def test_a_tensor_of_two_readers_is_dequantized_once_where_codes_must_not_cross_a_border() -> None:
+    graph, _ = ALL_CASES["add_single"]()
+    a = graph.inputs[0].name
+    twice = dataclasses.replace(
+        graph,
+        nodes=(
+            Node(Clamp(-100, 100), (a,), "first"),
+            Node(Clamp(-50, 50), ("first",), "left"),
+            Node(Clamp(-60, 60), ("first",), "right"),
+        ),
+        outputs=tuple(Port(n, graph.types[a], graph.inputs[0].quant) for n in ("left", "right")),
+        inputs=graph.inputs[:1],
+    )
+    example = (torch.zeros(graph.types[a].shape, dtype=torch.int8),)
+    counts = []
+    for float_borders in (False, True):
+        module = floating.build_module(twice, float_borders)
+        program = torch.export.export(module, example, strict=False)
+        counts.append(sum("dequantize_per_tensor" in str(n.target) for n in program.graph.nodes))
+    assert counts[1] == counts[0] - 1
+
+
+def test_a_channel_that_is_multiplied_by_nothing_is_what_the_delegate_takes_too(tmp_path: Path) -> None:
+    graph = conv_net()
+    op = graph.nodes[0].op
+    assert isinstance(op, Conv2D)
+    assert op.requant is not None
+    none = msgspec.structs.replace(op.requant, multiplier=(0, 1, *op.requant.multiplier[2:]))
+    first = msgspec.structs.replace(graph.nodes[0], op=msgspec.structs.replace(op, requant=none))
+    graph = graph.with_nodes((first, *graph.nodes[1:]))
+    conversion = ExecutorchConverter((Delegate.XNNPACK,)).convert(graph, TARGET, tmp_path)
+    found = placement.read(tmp_path / conversion.artifacts[1].placement)
+    assert found.difference is not None
+    assert found.difference.max_lsb <= 2
 
 
 def test_inputs_and_constants_as_outputs_and_one_output_twice(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class Entry:
     runs      whether executorch's wheel for this machine can run it
     untested  why not, where it cannot
     program   lowers a graph for a core in a way of its own, with no partitioner
+    float_borders  whether int8 must not pass between what it takes and what it leaves
     """
 
     partitioners: Callable[[], list[Any]]
@@ -39,6 +40,7 @@ class Entry:
     runs: bool = False
     untested: str = ""
     program: Callable[[Graph, str], "Lowered"] | None = None
+    float_borders: bool = False
 
 
 def _xnnpack() -> list[Any]:
@@ -103,6 +105,7 @@ DELEGATES: dict[Delegate, Entry] = {
         modules=("coremltools",),
         get="pip install coremltools==9.0",
         untested="Core ML runs on Apple's systems alone",
+        float_borders=True,
     ),
     Delegate.VULKAN: Entry(_vulkan, untested="executorch's wheel has no Vulkan runtime"),
     Delegate.QNN: Entry(
@@ -163,7 +166,7 @@ def lower(graph: Graph, delegate: Delegate, cpu: str = "") -> Lowered:
         try:
             if entry.program is not None:
                 return entry.program(graph, cpu)
-            module = build_module(graph)
+            module = build_module(graph, entry.float_borders)
             edge = exir.to_edge_transform_and_lower(_exported(module, graph), partitioner=entry.partitioners())
             nodes, parts = _read(graph, edge.exported_program())
             buffer = bytes(edge.to_executorch().buffer)

@@ -56,6 +56,8 @@ class Builder:
         self.reals = reals
         self.buffers: dict[str, Array] = {}
         self.module: Any = None
+        self.float_borders = False
+        self._once: dict[str, tuple[Any, Any]] = {}
 
     def prepare(self) -> None:
         """Compute every constant tensor; UnsupportedError where one has no symmetric form."""
@@ -83,7 +85,7 @@ class Builder:
             self.buffers[f"{node.output}_f"] = np.ascontiguousarray(real)
             return
         self.buffers[f"{node.output}_w"] = np.ascontiguousarray(w)
-        self.buffers[f"{node.output}_s"] = np.maximum(scales, floats.LEAST_SCALE).astype(np.float32)
+        self.buffers[f"{node.output}_s"] = scales.astype(np.float32)
         self.buffers[f"{node.output}_z"] = np.zeros(scales.shape, np.int64)
 
     def _affine(self, node: Node) -> None:
@@ -92,6 +94,10 @@ class Builder:
 
     def _table(self, node: Node) -> None:
         self.buffers[f"{node.output}_t"] = floats.table(self.graph, self.reals, node)
+
+    def begin(self) -> None:
+        """Forget what an earlier evaluation computed."""
+        self._once.clear()
 
     def get(self, name: str) -> Any:
         """Return a buffer of the module by the name it was prepared under."""
@@ -120,14 +126,23 @@ class Builder:
         return ops.quantize_per_tensor(x, r.scale, r.zero_point, -128, 127, torch.int8)
 
     def real(self, name: str, q: Any) -> Any:
-        """Return the reals of an int8 tensor: one dequantization for every reader, as XNNPACK's patterns want."""
+        """Return the reals of an int8 tensor: one dequantization for every reader, as XNNPACK's patterns want.
+
+        With ``float_borders`` one for all, so that no reader in another part needs the codes.
+        """
         import torch
 
         if not narrow(self.graph, name):
             return q
+        known = self._once.get(name)
+        if known is not None and known[0] is q:
+            return known[1]
         ops: Any = torch.ops.quantized_decomposed
         r = self.reals[name]
-        return ops.dequantize_per_tensor(q, r.scale, r.zero_point, -128, 127, torch.int8)
+        found = ops.dequantize_per_tensor(q, r.scale, r.zero_point, -128, 127, torch.int8)
+        if self.float_borders:
+            self._once[name] = q, found
+        return found
 
     def limited(self, node: Node, x: Any) -> Any:
         """Clamp to the reals of a range that is narrower than the dtype."""
@@ -303,9 +318,13 @@ FLOAT: dict[type[Op], Callable[..., Any]] = {
 
 
 def _looked_up(k: Builder, node: Node, q: Any) -> Any:
-    """Return a table's reals for int8 codes."""
+    """Return a table's reals for int8 codes; by way of their reals where int8 must not pass a delegate's border."""
     import torch
 
+    if k.float_borders:
+        r = k.reals[node.inputs[0]]
+        codes = torch.round(k.real(node.inputs[0], q) * (1 / r.scale)) + (r.zero_point + 128)
+        return k.get(f"{node.output}_t")[codes.to(torch.int64)]
     return k.get(f"{node.output}_t")[q.to(torch.int64) + 128]
 
 
@@ -324,6 +343,7 @@ def _evaluate(k: Builder, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     from torch.fx.traceback import annotate
 
     values: dict[str, Any] = {}
+    k.begin()
     for port, x in zip(k.graph.inputs, inputs, strict=True):
         r = k.reals[port.name]
         values[port.name] = k.quantized(port.name, (to_planes(x).to(torch.float32) - r.zero_point) * r.scale)
@@ -347,9 +367,10 @@ def check_ports(graph: Graph) -> None:
         raise UnsupportedError("its outputs must be computed")
 
 
-def build_module(graph: Graph) -> Any:
+def build_module(graph: Graph, float_borders: bool = False) -> Any:
     """Return the graph as a torch.nn.Module of (dequantize, float op, quantize): the graph's dtypes in and out.
 
+    float_borders  whether int8 stays within a delegate's parts: what it leaves, and other parts, read reals
     Raises UnsupportedError where the graph has no float form (shifts, casts, I-ViT's own ops, tables of int16).
     """
     import torch
@@ -357,6 +378,7 @@ def build_module(graph: Graph) -> Any:
     require("torch.ao.quantization.fx._decomposed")
     check_ports(graph)
     builder = Builder(graph, recover(graph))
+    builder.float_borders = float_borders
     builder.prepare()
 
     class Program(torch.nn.Module):  # type: ignore[misc]

@@ -113,7 +113,7 @@ class Builder:
         op, x = node.op, node.inputs[0]
         assert isinstance(op, ops.Conv2D | ops.DepthwiseConv2D | ops.FullyConnected)
         w, scales, bias = floats.weights(self.graph, self.reals, node)
-        scales, source, zero_point = np.maximum(scales, floats.LEAST_SCALE), self.reals[x].scale, op.weight_zero_point
+        source, zero_point = self.reals[x].scale, op.weight_zero_point
         if not narrow(self.graph, x):
             real = (w.astype(np.int64) - zero_point) * floats.along_channels(scales, w)
             wide = (bias * scales * source).astype(np.float32)
