@@ -1,7 +1,9 @@
 """A split model against the full one and against sending files: accuracy and wire bytes, on images nobody trained on.
 
-python -m benchmarks.split --all [--seeds 3] [--out FOLDER] [--json FILE]
+python -m benchmarks.split --all --data FOLDER [--seeds 3] [--out FOLDER] [--json FILE]
 python -m benchmarks.split --scenes --seeds 1 --epochs 30
+
+--all is every benchmark of split computing, one after the other: this one, split_cifar, split_coder and split_service.
 
 --out keeps every seed's package and figures, and a seed whose figures are there is not trained again. Wire bytes are
 whole frames, header and CRC included; a file is the whole file, without any header.
@@ -174,7 +176,8 @@ def show(results: list[SeedResult]) -> None:
 def main() -> int:
     """Train what is not there yet, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="everything there is")
+    parser.add_argument("--all", action="store_true", help="everything there is; hours of training")
+    parser.add_argument("--data", type=Path, help="the folder of real data, for --all; BITSHIP_DATA when not given")
     parser.add_argument("--scenes", action="store_true", help="DigitScenes-64")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the full model's training")
@@ -194,7 +197,18 @@ def main() -> int:
     show(results)
     if arguments.json:
         write_atomic(arguments.json, msgspec.json.format(msgspec.json.encode(results), indent=1))
-    return 0
+    return others(arguments) if arguments.all else 0
+
+
+def others(arguments: argparse.Namespace) -> int:
+    """Run the other benchmarks of split computing; the first status that is not 0, or 0."""
+    from benchmarks import split_cifar, split_coder, split_service
+
+    data = ["--data", str(arguments.data)] if arguments.data else []
+    common = [*data, "--seeds", str(arguments.seeds), "--out", str(arguments.out)]
+    status = split_cifar.main(["--bottleneck", "--several", *common])
+    status = status or split_coder.main([])
+    return status or split_service.main(["--all"])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ trained again.
 import argparse
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -289,7 +290,7 @@ def show_several(results: list[SeveralResult]) -> None:
     )
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Train what is not there yet, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
@@ -298,7 +299,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60, help="of 10,000 images, of the longest stage")
     parser.add_argument("--out", type=Path, default=Path("build/split"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not (arguments.bottleneck or arguments.several):
         parser.error("give --bottleneck or --several")
     arguments.out.mkdir(parents=True, exist_ok=True)

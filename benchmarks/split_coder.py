@@ -215,12 +215,12 @@ def table(count: int) -> list[Row]:
     return rows
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The coder of split features on every processor.")
     parser.add_argument("--tensors", type=int, default=1000, help="random tensors")
     parser.add_argument("--json", type=Path, help="write the rows here")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     rows = table(args.tensors)
     print(f"{'processor':34} {'equal streams':>16} {'encode':>8} {'decode':>8}   instructions a symbol, simulated")
     for row in rows:

@@ -315,13 +315,13 @@ PARTS: dict[str, Callable[[Path], list[Figure]]] = {
 }
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The split service under stress.")
     parser.add_argument("--all", action="store_true", help="every part")
     parser.add_argument("--only", action="append", default=[], choices=sorted(PARTS), help="a part; may be repeated")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     figures: list[Figure] = []
     for name in PARTS if args.all or not args.only else args.only:
         with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
