@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from benchmarks import split_parts
 from merged_cases import ALL_CASES, merge
 from op_builders import I8, Case, D, ints, requant, rng, tflite_add
 from op_cases import CASES
@@ -21,6 +22,7 @@ from bitship.graph import Graph, GraphBuilder, spec
 from bitship.graph.base import Array
 from bitship.graph.calls import SMALL_TILE, lower
 from bitship.graph.ops import OPS, Add, AvgPool2D, Concat, Conv2D, DepthwiseConv2D, FullyConnected, Reshape
+from bitship.split.device import options_of
 from bitship.targets import Application, ConverterName, Target, TargetKind
 from bitship.targets.base import Toolchain
 
@@ -105,9 +107,12 @@ def test_the_same_graph_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
 @needs_arm
 @pytest.mark.parametrize("application", Application)
 def test_generated_c_is_free_of_warnings(application: Application, tmp_path: Path) -> None:
-    graph, _ = network()
+    graph, options = network()[0], None
+    if application is Application.SPLIT:
+        head = split_parts.make(tmp_path / "split")
+        graph, options = head.head, options_of(head)
     target = targets.load("mps2-an386")
-    FirmwareConverter(application=application).convert(graph, target, tmp_path)
+    FirmwareConverter(application=application, options=options).convert(graph, target, tmp_path)
     made = build.recipe(target, emit.lower_graph(graph, core_of(target)).functions, True, application)
     strict = ("-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Werror")
     build.run(build.Recipe(made.compiler, made.flags + strict, made.sources, "strict.elf").command(tmp_path), tmp_path)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitship import targets
 from bitship.device.console import ConsoleDriver
@@ -17,6 +18,9 @@ from bitship.split.frame import HASH_BYTES, Frame, Kind, Reader, refused
 from bitship.split.package import SplitPackage
 from bitship.targets import Application, Target
 
+if TYPE_CHECKING:
+    from bitship.converters.firmware.split import SplitOptions
+
 LOCAL_ONLY = 15  # an image's rung: the exit answers whatever it thinks of it
 IMAGE_NAME = "model.elf"
 HELLO_SECONDS = 20.0
@@ -29,6 +33,13 @@ def export_head(package: SplitPackage, target: str | Target, out: Path, overwrit
     Raises TargetError, DoesNotFitError, MissingDependencyError as ``bitship.export`` does; nothing is left behind then.
     """
     from bitship.converters.firmware import FirmwareConverter
+
+    converter = FirmwareConverter(application=Application.SPLIT, options=options_of(package))
+    return export_image(package.head, target, out, converter, overwrite)
+
+
+def options_of(package: SplitPackage) -> "SplitOptions":
+    """Return what the image of a head is told beside the model."""
     from bitship.converters.firmware.split import SplitOptions
 
     manifest = package.manifest
@@ -36,15 +47,13 @@ def export_head(package: SplitPackage, target: str | Target, out: Path, overwrit
         (rung.shift, bytes.fromhex(rung.table_hash)[:HASH_BYTES], package.tables(i))
         for i, rung in enumerate(manifest.rungs)
     )
-    options = SplitOptions(
+    return SplitOptions(
         model=bytes.fromhex(manifest.model_hash)[:HASH_BYTES],
         rungs=rungs,
         zero_point=manifest.zero_point,
         confidence=manifest.exit.confidence,
         threshold=manifest.exit.threshold,
     )
-    converter = FirmwareConverter(application=Application.SPLIT, options=options)
-    return export_image(package.head, target, out, converter, overwrite)
 
 
 class SplitBoard:
