@@ -1,11 +1,9 @@
 """The TVM converter: every op's bits on every instruction set of this machine, and on aarch64 under emulation."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,10 @@ from merged_cases import COMMON_CASES, merge
 from needs import skip_without_compiler
 from op_builders import ints, requant
 from random_nets import mobilenet_v2
+from runner_files import differing, run_files
 
 import bitship
 from bitship.converters.tvm import TvmConverter, TvmSession, dispatch, open_session
-from bitship.converters.tvm.build import compile_kernels
 from bitship.converters.tvm.isa import LEVELS, host_levels
 from bitship.converters.tvm.lower import lower
 from bitship.converters.tvm.narrow import interleaved
@@ -46,28 +44,10 @@ HERE = [isa.name for isa in host_levels()]
 # avx512vnni is avx512vbmi with other tables: every op's cases, random attentions and blocks are enough for it.
 DISTINCT = [name for name in HERE if name != "avx512vnni" or "avx512vbmi" not in HERE]
 THREADS = (1, 2, 3, 5)
-EMULATED = [
-    "linux-aarch64",
-    pytest.param("linux-aarch64-dotprod", marks=pytest.mark.slow),
-    "linux-aarch64-i8mm",
-    pytest.param("linux-aarch64-sve256", marks=pytest.mark.slow),
-    "linux-riscv64-v",
-]
 
 
 def target_of(level: str) -> Target:
     return Target(level, level, TargetKind.LINUX, level, (ConverterName.TVM,), (level,))
-
-
-def differing(graph: Graph, found: list[tuple[Array, ...]], wanted: list[tuple[Array, ...]]) -> dict[str, int]:
-    """Number of wrong elements of every output that has any."""
-    wrong: dict[str, int] = {}
-    for mine, reference in zip(found, wanted, strict=True):
-        for port, a, b in zip(graph.outputs, mine, reference, strict=True):
-            assert (a.shape, a.dtype) == (b.shape, b.dtype)
-            if not np.array_equal(a, b):
-                wrong[port.name] = wrong.get(port.name, 0) + int(np.count_nonzero(a != b))
-    return wrong
 
 
 def check(graph: Graph, feeds: list[tuple[Array, ...]], level: str, out: Path) -> None:
@@ -148,79 +128,6 @@ def test_the_same_graph_gives_the_same_bytes(level: str, tmp_path: Path) -> None
     assert {"libcases.so", "runner"} == set(conversions[0].files)
     for name in conversions[0].files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def run_files(
-    command: list[str], graph: Graph, feeds: list[tuple[Array, ...]], folder: Path
-) -> list[tuple[Array, ...]]:
-    """Run the runner on files that hold all feeds, and return what it wrote; its CRCs must fit."""
-    folder.mkdir(exist_ok=True)
-    names = []
-    for i in range(len(graph.inputs)):
-        (folder / f"in{i}").write_bytes(b"".join(f[i].tobytes() for f in feeds))
-        names.append(f"in{i}")
-    names += [f"out{i}" for i in range(len(graph.outputs))]
-    done = subprocess.run([*command, *names], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    columns = []
-    for i, port in enumerate(graph.outputs):
-        data = (folder / f"out{i}").read_bytes()
-        assert f"output {i} {zlib.crc32(data):08x} {len(data)}\n" in done.stdout
-        columns.append(np.frombuffer(data, port.type.dtype.numpy).reshape(len(feeds), *port.type.shape))
-    return list(zip(*columns, strict=True))
-
-
-@pytest.mark.parametrize("name", EMULATED)
-def test_every_case_is_exact_under_emulation(name: str, tmp_path: Path) -> None:
-    target = load(name)
-    assert target.emulator is not None
-    if not shutil.which(target.emulator.program) or not shutil.which(f"{target.triple}-gcc"):
-        pytest.skip(f"no cross compiler or emulator for {target.triple}")
-    for i, (graph, feeds) in enumerate(
-        [
-            merge(list(COMMON_CASES)),
-            (g := products(np.random.default_rng(7)), extremes(g)),
-            (h := rescales(np.random.default_rng(8), 30), extremes(h)),
-            (a := attentions(np.random.default_rng(10), 6), extremes(a)),
-            (e := block(np.random.default_rng(11), 37, 2, 24), extremes(e)[:2]),
-        ]
-    ):
-        out = tmp_path / str(i)
-        TvmConverter().convert(graph, target, out)
-        wanted = [spec.run(graph, *f) for f in feeds]
-        for threads in ("1", "3"):
-            emulator = [target.emulator.program, *target.emulator.options]
-            found = run_files([*emulator, "./runner", "--threads", threads], graph, feeds, out)
-            assert differing(graph, found, wanted) == {}
-
-
-HEXAGON_GROUP = 8  # LLVM takes up to a minute for it
-
-
-def on_hexagon(graph: Graph, feeds: list[tuple[Array, ...]], out: Path) -> None:
-    target = load("hexagon-v67")
-    assert target.emulator is not None
-    if not all(map(shutil.which, (target.emulator.program, "clang", "ld.lld"))):
-        pytest.skip("clang, ld.lld or qemu-hexagon is absent")
-    TvmConverter().convert(graph, target, out)
-    found = run_files([target.emulator.program, *target.emulator.options, "./runner"], graph, feeds, out)
-    assert differing(graph, found, [spec.run(graph, *f) for f in feeds]) == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, len(COMMON_CASES), HEXAGON_GROUP))
-def test_every_case_is_exact_under_emulation_on_hexagon(first: int, tmp_path: Path) -> None:
-    on_hexagon(*merge(list(COMMON_CASES)[first : first + HEXAGON_GROUP]), tmp_path)
-
-
-@pytest.mark.slow
-def test_an_encoder_block_is_exact_under_emulation_on_hexagon(tmp_path: Path) -> None:
-    graph = block(np.random.default_rng(11), 37, 2, 24)
-    on_hexagon(graph, extremes(graph)[:2], tmp_path)
-
-
-def test_some_cases_are_exact_under_emulation_on_hexagon(tmp_path: Path) -> None:
-    on_hexagon(*merge(["conv_1x1", "dw_3x3", "fc_batch_per_channel", "softmax", "table_int8", "concat_last"]), tmp_path)
 
 
 def small() -> Graph:
@@ -395,19 +302,3 @@ def test_bench_takes_a_number_of_threads_and_reports_it(tmp_path: Path) -> None:
     other = bitship.export(small(), "host", tmp_path / "firmware", converter=ConverterName.FIRMWARE)
     with pytest.raises(DeviceError, match="firmware package on 2 threads"):
         bitship.bench(other, runs=2, threads=2)
-
-
-@pytest.mark.parametrize(
-    ("name", "instruction"),
-    [("linux-aarch64-sve256", r"\bz\d+\.[bhsd]"), ("linux-riscv64-v", r"\bv(setivli|wmul|mul)\b")],
-)
-def test_kernels_use_the_vector_unit(name: str, instruction: str, tmp_path: Path) -> None:
-    target = load(name)
-    disassembler = f"{target.triple}-objdump"
-    if not shutil.which(disassembler):
-        pytest.skip(f"{disassembler} is absent")
-    graph = block(np.random.default_rng(11), 37, 2, 24)
-    kernels = lower(graph, LEVELS[target.features[0]]).kernels
-    compile_kernels(kernels, LEVELS[target.features[0]], tmp_path / "kernels.o")
-    code = subprocess.run([disassembler, "-d", tmp_path / "kernels.o"], capture_output=True, text=True, check=True)
-    assert len(re.findall(instruction, code.stdout)) > 100
