@@ -39,15 +39,6 @@ HEAD = [
 ]
 
 
-class FileResult(msgspec.Struct, frozen=True):
-    """The full model on images that went through a codec."""
-
-    codec: str
-    quality: int
-    mean_bytes: float
-    accuracy: float
-
-
 class SeedResult(msgspec.Struct, frozen=True):
     """One seed: the full model, the split one at every rung, files, and zstd at level 19 on the same symbols."""
 
@@ -57,7 +48,7 @@ class SeedResult(msgspec.Struct, frozen=True):
     head_parameters: int
     head_macs: int
     split: Result
-    files: tuple[FileResult, ...]
+    files: tuple[scenes.FilePoint, ...]
     rans_bytes: tuple[float, ...]
     zstd_bytes: tuple[float, ...]
 
@@ -80,12 +71,6 @@ def one_seed(seed: int, epochs: int, out: Path) -> SeedResult:
     rungs = measured(package, result)
     package = build.save_measured(package, rungs, result.exit_accuracy)
     ours, zstd = _coders(package, inputs)
-    found = []
-    for codec, quality in FILES:
-        files = list(scenes.files(trained.data.test_images, codec, quality))
-        seen = build.Labelled(scenes.normalise(np.stack([image for _, image in files])), test.labels)
-        mean = statistics.fmean(size for size, _ in files)
-        found.append(FileResult(codec.value, quality, mean, digits.accuracy(trained.full, seen)))
     return SeedResult(
         seed=seed,
         full_accuracy=digits.accuracy(trained.full, test),
@@ -93,7 +78,7 @@ def one_seed(seed: int, epochs: int, out: Path) -> SeedResult:
         head_parameters=sum(a.size for a in package.head.constants.values()),
         head_macs=package.head.macs,
         split=result,
-        files=tuple(found),
+        files=tuple(digits.on_files(trained.full, trained.data.test_images, test.labels, FILES)),
         rans_bytes=ours,
         zstd_bytes=zstd,
     )
@@ -115,14 +100,14 @@ def _coders(package: SplitPackage, inputs: list[Array]) -> tuple[tuple[float, ..
     return tuple(ours), tuple(others)
 
 
-def equal(files: tuple[FileResult, ...], codec: str, accuracy: float) -> FileResult:
+def equal(files: tuple[scenes.FilePoint, ...], codec: str, accuracy: float) -> scenes.FilePoint:
     """Return a codec's smallest files that the full model reads as well; where none does, those it reads best."""
     own = [f for f in files if f.codec == codec]
     reached = [f for f in own if f.accuracy >= accuracy]
     return min(reached, key=lambda f: f.mean_bytes) if reached else max(own, key=lambda f: (f.accuracy, -f.mean_bytes))
 
 
-def _against(rung: RungResult, files: FileResult) -> str:
+def _against(rung: RungResult, files: scenes.FilePoint) -> str:
     return f"{100 * rung.mean_bytes / files.mean_bytes:.0f} % of {files.mean_bytes:.0f} ({100 * files.accuracy:.1f})"
 
 

@@ -12,7 +12,7 @@ from bitship.graph.base import Array
 
 TO_PLANES = (0, 3, 1, 2)  # [N, H, W, C] to [N, C, H, W]
 TO_ROWS = (0, 2, 3, 1)
-LEAST_FACTOR = 2.0**-31  # of an accumulator: XNNPACK takes no less, and sums of int8 products times it round to 0
+LEAST_FACTOR = 2.0**-31  # of an accumulator: XNNPACK and CMSIS-NN take no less; sums of int8 products by it round to 0
 
 Reals = Mapping[str, Real]
 

@@ -52,7 +52,6 @@ _SOFTMAX_SCALE, _SOFTMAX_ZERO = 1 / 256, -128
 _IMAGES = ("quantized_conv2d", "quantized_depthwise_conv2d", "quantized_avg_pool2d", "quantized_max_pool2d")
 _MANY_MACS = 100_000_000  # from which on one input is measured: the reference is slow
 _NEARLY = 1e-6
-_LEAST_FACTOR = 2.0**-31  # of an accumulator: CMSIS-NN shifts an int32
 
 
 class _Builder(Builder):
@@ -69,7 +68,7 @@ class _Builder(Builder):
                 channels = self.graph.types[node.inputs[0]].shape[3]
                 height, width = self.graph.types[node.inputs[0]].shape[1:3]
                 w = np.ones((channels, 1, height, width), np.int8)
-                scales = np.full(channels, factors(node.op.requant)[0] * out / source)
+                scales = np.full(channels, max(factors(node.op.requant)[0], floats.LEAST_FACTOR) * out / source)
                 bias = np.zeros(channels, np.int32)
             else:
                 w, scales, bias = floats.weights(self.graph, self.reals, node)
@@ -79,7 +78,6 @@ class _Builder(Builder):
                 else:
                     w = w[..., None, None]
             self.buffers[f"{node.output}_w"] = np.ascontiguousarray(w)
-            scales = np.maximum(scales, _LEAST_FACTOR * out / source)
             self.buffers[f"{node.output}_s"] = scales
             self.buffers[f"{node.output}_z"] = np.zeros(scales.shape, np.int64)
             self.buffers[f"{node.output}_q"] = bias.astype(np.int32)

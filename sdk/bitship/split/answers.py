@@ -5,7 +5,7 @@ import numpy as np
 from bitship.graph.base import Array
 from bitship.graph.ir import Quant
 from bitship.split.frame import Answer, Source
-from bitship.split.package import MARGINS, Exit
+from bitship.split.package import Exit, margins_of
 
 FULL = 65535
 
@@ -21,8 +21,5 @@ def tail_answer(logits: Array, quant: Quant | None) -> Answer:
 
 def local_answer(logits: Array, local: Exit) -> Answer:
     """Return the exit's answer to int8 logits [classes]: its calibrated confidence by the margin of its codes."""
-    codes = logits.astype(np.int32).reshape(-1)
-    label = int(codes.argmax())
-    others = np.delete(codes, label)
-    margin = min(int(codes[label] - others.max()), MARGINS - 1) if others.size else MARGINS - 1
-    return Answer(label, local.confidence[margin], Source.LOCAL_EXIT)
+    codes = logits.reshape(1, -1)
+    return Answer(int(codes.argmax()), local.confidence[int(margins_of(codes)[0])], Source.LOCAL_EXIT)

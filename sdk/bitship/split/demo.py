@@ -22,7 +22,7 @@ from bitship.errors import MissingDependencyError, PackageError
 from bitship.graph.base import Array
 from bitship.split import device
 from bitship.split.client import Result, SplitClient, graph_head
-from bitship.split.frame import EXTRA_BYTES, Answer, Frame, Kind, RefusedError, Source
+from bitship.split.frame import EXTRA_BYTES, Answer, Frame, Kind, Source, refused
 from bitship.split.gateway import Gateway
 from bitship.split.link import Link, Shape
 from bitship.split.package import SplitPackage
@@ -114,7 +114,7 @@ def run(out: Path, overwrite: bool, quick: bool) -> None:
             f"  rung {r.rung}: {100 * r.accuracy:.1f} %, {r.mean_bytes:.1f} B a frame (99 % below "
             f"{r.p99_bytes:.0f} B); with the exit {100 * r.mixed_accuracy:.1f} % at {r.mixed_bytes:.1f} B"
         )
-    files = demo_report.codec_points(trained.data.test_images, test.labels, trained.full)
+    files = digits.on_files(trained.full, trained.data.test_images, test.labels, demo_report.CODECS)
     story = Story()
     with _live(story):
         _devices(package, images, out, story)
@@ -282,7 +282,7 @@ def _board_answer(frame: Frame, gateway: Gateway, label: int) -> Seen:
     else:
         nbytes, why, answered = EXTRA_BYTES + len(frame.payload), "offload", gateway.answer(frame)
     if answered.kind != Kind.ANSWER:
-        raise RefusedError(*_refused(answered))
+        raise refused(answered.payload)
     answer = Answer.unpack(answered.payload)
     return Seen(
         device=name,
@@ -296,13 +296,6 @@ def _board_answer(frame: Frame, gateway: Gateway, label: int) -> Seen:
         seconds=time.monotonic() - start if nbytes else 0.0,
         why=why,
     )
-
-
-def _refused(frame: Frame) -> tuple[Any, str]:
-    from bitship.split.frame import refused
-
-    error = refused(frame.payload)
-    return error.code, error.said
 
 
 @contextmanager

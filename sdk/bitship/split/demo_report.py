@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bitship.graph.base import Array
 from bitship.graph.store import write_atomic
 from bitship.split import scenes
 from bitship.split.evaluate import Result
@@ -25,38 +22,15 @@ CODECS = (
 
 
 @dataclass(frozen=True)
-class Point:
-    """A codec's files through the full model."""
-
-    codec: str
-    quality: int
-    mean_bytes: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class Found:
     """Everything that the page shows. ``full``: the full model's accuracy."""
 
     name: str
     full: float
     result: Result
-    files: Sequence[Point]
+    files: Sequence[scenes.FilePoint]
     seen: Sequence["Seen"]
     facts: Sequence[tuple[str, str]]
-
-
-def codec_points(images: Array, labels: Array, model: Any) -> list[Point]:
-    """Return what the full model makes of every codec's files of the images [N, H, W, 3] uint8."""
-    from bitship.split import build, digits
-
-    found = []
-    for codec, quality in CODECS:
-        files = list(scenes.files(images, codec, quality))
-        seen = build.Labelled(scenes.normalise(np.stack([image for _, image in files])), labels)
-        mean = statistics.fmean(size for size, _ in files)
-        found.append(Point(codec.value, quality, mean, digits.accuracy(model, seen)))
-    return found
 
 
 def screen(seen: Sequence["Seen"], facts: Sequence[tuple[str, str]]) -> Any:

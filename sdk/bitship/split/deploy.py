@@ -14,6 +14,7 @@ from bitship.errors import BitshipError, DeviceError, PackageError
 from bitship.graph import Graph, store
 from bitship.graph.base import Array
 from bitship.package import Staging
+from bitship.split.package import check_digest, decoded
 
 MANIFEST, FUSION = "several.json", "fusion.bitship"
 FORMAT = 1
@@ -81,12 +82,7 @@ def write(path: Path, manifest: SeveralManifest, devices: Sequence[Graph], fusio
 
 def read(path: Path) -> SeveralPackage:
     """Open a folder and check its graphs; PackageError says what is damaged."""
-    try:
-        manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=SeveralManifest)
-    except OSError as e:
-        raise PackageError(f"{path}: no model of several devices: {e.strerror}") from None
-    except msgspec.DecodeError as e:
-        raise PackageError(f"{path / MANIFEST}: {e}") from None
+    manifest = decoded(path / MANIFEST, SeveralManifest, "no model of several devices")
     if manifest.format != FORMAT or len(manifest.digests) != len(manifest.own) + 1:
         raise PackageError(
             f"{path / MANIFEST}: format {manifest.format}, {len(manifest.digests)} digests: damaged, or newer"
@@ -94,8 +90,7 @@ def read(path: Path) -> SeveralPackage:
     package = SeveralPackage(path, manifest)
     names = [*(device_file(i) for i in range(len(manifest.own))), FUSION]
     for name, graph, digest in zip(names, (*package.devices, package.fusion), manifest.digests, strict=True):
-        if graph.digest != digest:
-            raise PackageError(f"{path / name}: digest {graph.digest[:12]}: {MANIFEST} has {digest[:12]}")
+        check_digest(path / name, graph, digest, MANIFEST)
     return package
 
 

@@ -3,6 +3,8 @@
 This module imports torch at once, so it is imported inside functions only.
 """
 
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bitship.graph.base import Array
 from bitship.split import build, scenes
 from bitship.split.bottleneck import Head, block, exit_branch
 from bitship.split.package import SplitPackage
@@ -110,3 +113,16 @@ def accuracy(model: Any, test: build.Labelled) -> float:
     with torch.no_grad():
         found = [model(torch.from_numpy(test.images[i : i + 250])).argmax(1) for i in range(0, len(test.images), 250)]
     return float((torch.cat(found).numpy() == test.labels).mean())
+
+
+def on_files(
+    model: Any, images: Array, labels: Array, choices: Iterable[tuple[scenes.Codec, int]]
+) -> list[scenes.FilePoint]:
+    """Return what a float model makes of images uint8 [N, 64, 64, 3] after each codec at each quality."""
+    found = []
+    for codec, quality in choices:
+        files = list(scenes.files(images, codec, quality))
+        seen = build.Labelled(scenes.normalise(np.stack([image for _, image in files])), labels)
+        mean = statistics.fmean(size for size, _ in files)
+        found.append(scenes.FilePoint(codec.value, quality, mean, accuracy(model, seen)))
+    return found

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from bitship.graph import Graph
 from bitship.graph.base import Array
-from bitship.split import rans, tables
-from bitship.split.package import Rung, SplitPackage, codes_of, margins_of, symbols_of
-
-FRAME = 19  # header and CRC
+from bitship.split.frame import EXTRA_BYTES
+from bitship.split.package import Rung, SplitPackage, margins_of
+from bitship.split.wire import Wire
 
 
 class RungResult(msgspec.Struct, frozen=True):
@@ -59,26 +59,18 @@ def evaluate(package: SplitPackage, inputs: Sequence[Array], labels: Array) -> R
     logits = np.concatenate([e for _, e in found])
     sure = np.array(package.manifest.exit.confidence)[margins_of(logits)] >= package.manifest.exit.threshold
     local = logits.argmax(1) == labels
-    rungs = tuple(_rung(package, r, codes, labels, sure, local) for r in range(len(package.manifest.rungs)))
+    wire, tail = Wire(package), package.tail
+    rungs = tuple(_rung(wire, tail, r, codes, labels, sure, local) for r in range(len(wire.tables)))
     return Result(len(labels), float(local.mean()), rungs)
 
 
-def frame_bytes(table: tables.Tables, symbols: Array) -> int:
-    """Return the size of the frame for one image's symbols [C, H, W]: rANS, or raw where that is smaller."""
-    return FRAME + min(len(rans.encode(table, symbols)), symbols.size)
-
-
-def _rung(package: SplitPackage, rung: int, codes: Array, labels: Array, sure: Array, local: Array) -> RungResult:
-    manifest = package.manifest
-    shift, zero_point = manifest.rungs[rung].shift, manifest.zero_point
-    table = tables.parse(package.tables(rung), manifest.features[2])
-    symbols = symbols_of(codes, zero_point, shift)
-    given = codes_of(symbols, zero_point, shift)
-    right = np.array([int(package.tail.run(c[None])[0].argmax()) for c in given]) == labels
-    frames = np.array([frame_bytes(table, s) for s in np.ascontiguousarray(symbols.transpose(0, 3, 1, 2))])
+def _rung(wire: Wire, tail: Graph, rung: int, codes: Array, labels: Array, sure: Array, local: Array) -> RungResult:
+    sent = [wire.pack(c[None], rung, 0) for c in codes]
+    right = np.array([int(tail.run(wire.unpack(f))[0].argmax()) for f in sent]) == labels
+    frames = np.array([EXTRA_BYTES + len(f.payload) for f in sent])
     return RungResult(
         rung=rung,
-        shift=shift,
+        shift=wire.manifest.rungs[rung].shift,
         frames=tuple(int(n) for n in frames),
         right=tuple(bool(r) for r in right),
         mixed_accuracy=float(np.where(sure, local, right).mean()),

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -93,9 +94,9 @@ def codes_of(symbols: Array, zero_point: int, shift: int) -> Array:
 
 
 def margins_of(logits: Array) -> Array:
-    """Return the difference of the two largest codes of each row, 0 to 255."""
+    """Return the difference of the two largest codes of each row [N, classes], 0 to 255; 255 for a single class."""
     top = np.sort(logits.astype(np.int32), axis=1)
-    return top[:, -1] - top[:, -2]
+    return top[:, -1] - top[:, -2] if top.shape[1] > 1 else np.full(len(top), MARGINS - 1)
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,20 @@ class SplitPackage:
         """The tail's integer graph."""
         return store.load(self.path / TAIL)
 
+    @cached_property
+    def _tables(self) -> bytes:
+        try:
+            return (self.path / TABLES).read_bytes()
+        except OSError as e:
+            raise PackageError(f"{self.path / TABLES}: cannot be read: {e.strerror}") from None
+
     def tables(self, rung: int) -> bytes:
         """Return a rung's block of tables; PackageError for a rung there is none of or a block of another hash."""
         rungs = self.manifest.rungs
         if not 0 <= rung < len(rungs):
             raise PackageError(f"{self.path}: rung {rung}: the package has 0 to {len(rungs) - 1}")
         size = block_bytes(self.manifest.features[2])
-        try:
-            block = (self.path / TABLES).read_bytes()[rung * size : (rung + 1) * size]
-        except OSError as e:
-            raise PackageError(f"{self.path / TABLES}: cannot be read: {e.strerror}") from None
+        block = self._tables[rung * size : (rung + 1) * size]
         if table_hash(block).hex() != rungs[rung].table_hash:
             raise PackageError(f"{self.path / TABLES}: rung {rung}: the tables are not those of {MANIFEST}")
         return block
@@ -140,23 +145,33 @@ def write(path: Path, manifest: SplitManifest, head: Graph, tail: Graph, tables:
     return SplitPackage(path, manifest)
 
 
+Manifest = TypeVar("Manifest")
+
+
+def decoded(file: Path, kind: type[Manifest], what: str, hint: str = "") -> Manifest:
+    """Return a folder's manifest; PackageError where there is none (``what``), or it is damaged."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except OSError as e:
+        raise PackageError(f"{file.parent}: {what}: {e.strerror}{hint}") from None
+    except msgspec.DecodeError as e:
+        raise PackageError(f"{file}: {e}") from None
+
+
+def check_digest(file: Path, graph: Graph, digest: str, manifest: str) -> None:
+    """Raise PackageError unless a graph is the one that its folder's manifest names."""
+    if graph.digest != digest:
+        raise PackageError(f"{file}: digest {graph.digest[:12]}: {manifest} has {digest[:12]}")
+
+
 def read(path: Path) -> SplitPackage:
     """Open a package and check its graphs against its hashes; PackageError says what is damaged."""
-    try:
-        manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=SplitManifest)
-    except OSError as e:
-        raise PackageError(f"{path}: no split package: {e.strerror}; bitship split demo makes one") from None
-    except msgspec.DecodeError as e:
-        raise PackageError(f"{path / MANIFEST}: {e}") from None
+    manifest = decoded(path / MANIFEST, SplitManifest, "no split package", "; bitship split demo makes one")
     if manifest.format != FORMAT:
         raise PackageError(f"{path / MANIFEST}: format {manifest.format}: this bitship reads {FORMAT}")
     package = SplitPackage(path, manifest)
-    for name, graph, digest in (
-        (HEAD, package.head, manifest.head_digest),
-        (TAIL, package.tail, manifest.tail_digest),
-    ):
-        if graph.digest != digest:
-            raise PackageError(f"{path / name}: digest {graph.digest[:12]}: {MANIFEST} has {digest[:12]}")
+    check_digest(path / HEAD, package.head, manifest.head_digest, MANIFEST)
+    check_digest(path / TAIL, package.tail, manifest.tail_digest, MANIFEST)
     if model_hash(manifest.head_digest, manifest.tail_digest).hex() != manifest.model_hash:
         raise PackageError(f"{path / MANIFEST}: model_hash is not that of head and tail")
     for rung in range(len(manifest.rungs)):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from bitship.extras import require
@@ -105,6 +106,15 @@ class Codec(enum.Enum):
     JPEG = "JPEG"
     WEBP = "WEBP"
     PNG = "PNG"
+
+
+class FilePoint(msgspec.Struct, frozen=True):
+    """What a model makes of images that went through a codec's files."""
+
+    codec: str
+    quality: int
+    mean_bytes: float
+    accuracy: float
 
 
 def files(images: Array, codec: Codec, quality: int = 0) -> Iterator[tuple[int, Array]]:

@@ -15,9 +15,9 @@ from bitship.figures import FigureKind
 from bitship.graph import Graph
 from bitship.graph.ir import Port
 from bitship.report import Report
+from bitship.split.frame import EXTRA_BYTES
 
 RUNS = 5
-OVERHEAD = 19  # of a frame: header and CRC
 _LINK = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)/(\d+(?:\.\d+)?)")
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -28,7 +28,7 @@ class Link(msgspec.Struct, frozen=True):
 
     rate: float
     round_trip: float
-    overhead: int = OVERHEAD
+    overhead: int = EXTRA_BYTES
 
     def seconds(self, payload: int) -> float:
         """Return the time until a payload of bytes is there and a short answer is back."""

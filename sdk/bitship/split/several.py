@@ -7,7 +7,7 @@ This module imports torch at once, so it is imported inside functions only.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from bitship.graph import Graph
 from bitship.graph.base import Array
 from bitship.models.vit import VisionTransformer, VitConfig, vit
 from bitship.quantization import quantize
-from bitship.split.train import Batch, Data, Report, divergence
+from bitship.split.train import Data, Report, Stage, divergence, optimise
 
 MISSING = 0.2  # how often a device is missing in training
 
@@ -166,73 +166,36 @@ class Several:
 
     def train(self, data: Data, recipe: SeveralRecipe, report: Report) -> None:
         """Each sub-model learns its own classes against all others, then all of them with the fusion head."""
+        self.subs.train()
+        self.fusion.train()
+
+        def stage(name: str, epochs: int) -> Stage:
+            return Stage(name, epochs, recipe.batch, recipe.rate, recipe.weight_decay)
+
         for number, sub in enumerate(self.subs):
             probe = nn.Linear(sub.head.out_features, len(self.own[number]) + 1)
-            self._run(
-                [*sub.parameters(), *probe.parameters()],
-                data,
-                recipe,
-                recipe.alone,
-                f"device {number}",
-                report,
-                partial(self._alone, number=number, sub=sub, probe=probe),
-            )
+            parameters = [*sub.parameters(), *probe.parameters()]
+            loss_of = partial(self._alone, self.own[number], sub, probe)
+            optimise(stage(f"device {number}", recipe.alone), parameters, data.epoch, loss_of, report)
+        together = partial(self._together, np.random.default_rng(0), recipe)
         everything = [*self.subs.parameters(), *self.fusion.parameters()]
-        draw = np.random.default_rng(0)
-        self._run(
-            everything,
-            data,
-            recipe,
-            recipe.together,
-            "together",
-            report,
-            lambda batch: self._together(batch, draw, recipe),
-        )
+        optimise(stage("together", recipe.together), everything, data.epoch, together, report)
         self.subs.eval()
         self.fusion.eval()
 
-    def _alone(self, batch: Batch, number: int, sub: Any, probe: Any) -> Any:
-        x, y = batch
-        own = self.own[number]
+    def _alone(self, own: Sequence[int], sub: Any, probe: Any, _: int, x: Any, y: Any) -> Any:
         wanted = torch.full_like(y, len(own))
         for i, c in enumerate(own):
             wanted[y == c] = i
         return nn.functional.cross_entropy(probe(torch.relu(sub(x))), wanted)
 
-    def _together(self, batch: Batch, draw: np.random.Generator, recipe: SeveralRecipe) -> Any:
-        x, y = batch
+    def _together(self, draw: np.random.Generator, recipe: SeveralRecipe, _: int, x: Any, y: Any) -> Any:
         present = (draw.random((len(self.subs), len(x))) >= MISSING).astype(np.float32)
         present[:, present.sum(0) < len(self.subs) - 1] = 1.0  # at most one is missing
         with torch.no_grad():
             answer = self.teacher(x)
         student = self.forward(x, present)
         return nn.functional.cross_entropy(student, y) + recipe.distillation * divergence(answer, student)
-
-    def _run(
-        self,
-        parameters: list[Any],
-        data: Data,
-        recipe: SeveralRecipe,
-        epochs: int,
-        stage: str,
-        report: Report,
-        loss_of: Callable[[Batch], Any],
-    ) -> None:
-        optimizer = torch.optim.AdamW(parameters, recipe.rate, weight_decay=recipe.weight_decay)
-        steps = max(epochs * data.steps(recipe.batch), 1)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * recipe.rate, total_steps=steps)
-        self.subs.train()
-        self.fusion.train()
-        for epoch in range(epochs):
-            losses = []
-            for batch in data.batches(epoch, recipe.batch):
-                loss = loss_of(batch)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                losses.append(float(loss.detach()))
-            report(stage, epoch + 1, epochs, float(np.mean(losses)))
 
 
 def integer_parts(several: Several, images: Any) -> tuple[tuple[Graph, ...], Graph]:

@@ -11,7 +11,7 @@ inside functions only.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from bitship.split.bottleneck import Head, Prior, Tail, rounded, stage_of
 Batch = tuple[Any, Any]
 Report = Callable[[str, int, int, float], None]
 TEMPERATURE = 2.0
+JOINT_FIRST = 1000  # the number of stage 2's first epoch: other draws than stage 1's
+FIT_RATE = 0.3  # of the learning rate, in stage 3
 
 
 @dataclass(frozen=True)
@@ -58,31 +60,49 @@ class Data:
 
     epoch: Callable[[int], Batch]
 
-    def batches(self, number: int, size: int) -> Iterator[Batch]:
-        """Yield an epoch's batches in an order that depends on its number alone; a last partial one is left out."""
-        x, y = self.epoch(number)
-        order = torch.from_numpy(np.random.default_rng(number).permutation(len(x)))
-        for i in range(0, len(x) - size + 1, size):
-            chosen = order[i : i + size]
-            yield x[chosen], y[chosen]
 
-    def steps(self, size: int) -> int:
-        """Return the batches of an epoch."""
-        return len(self.epoch(0)[0]) // size
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training: AdamW, one cycle whose top is twice ``rate``; ``first`` is its first epoch's number."""
 
-
-def _cycle(parameters: Iterable[Any], recipe: Recipe, epochs: int, steps: int, factor: float = 1.0) -> tuple[Any, Any]:
-    optimizer = torch.optim.AdamW(parameters, recipe.rate * factor, weight_decay=recipe.weight_decay)
-    peak = 2 * recipe.rate * factor
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=max(epochs * steps, 1))
+    name: str
+    epochs: int
+    batch: int
+    rate: float
+    weight_decay: float
+    first: int = 0
 
 
-def _step(optimizer: Any, schedule: Any, loss: Any) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    schedule.step()
-    return float(loss.detach())
+def optimise(
+    stage: Stage,
+    parameters: Iterable[Any],
+    epoch: Callable[[int], tuple[Any, ...]],
+    loss_of: Callable[..., Any],
+    report: Report,
+) -> None:
+    """Run a stage.
+
+    epoch    gives the tensors of an epoch by its number; every epoch has as many rows
+    loss_of  the loss of (epochs done, a batch of each tensor). Rows are shuffled by the epoch's number alone; a last
+             partial batch is left out
+    """
+    optimizer, schedule = torch.optim.AdamW(parameters, stage.rate, weight_decay=stage.weight_decay), None
+    for done in range(stage.epochs):
+        tensors = epoch(stage.first + done)
+        rows, losses = len(tensors[0]), []
+        if schedule is None:
+            steps = max(stage.epochs * (rows // stage.batch), 1)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * stage.rate, total_steps=steps)
+        order = torch.from_numpy(np.random.default_rng(stage.first + done).permutation(rows))
+        for i in range(0, rows - stage.batch + 1, stage.batch):
+            chosen = order[i : i + stage.batch]
+            loss = loss_of(done, *(t[chosen] for t in tensors))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+        report(stage.name, done + 1, stage.epochs, float(np.mean(losses)))
 
 
 def divergence(teacher: Any, student: Any) -> Any:
@@ -94,14 +114,13 @@ def divergence(teacher: Any, student: Any) -> Any:
 
 def classifier(network: Any, data: Data, recipe: Recipe, epochs: int, report: Report) -> Any:
     """Train a network of its own on labels alone: the full model, or one that never sends anything."""
-    optimizer, schedule = _cycle(network.parameters(), recipe, epochs, data.steps(recipe.batch))
     network.train()
-    for epoch in range(epochs):
-        losses = []
-        for x, y in data.batches(epoch, recipe.batch):
-            loss = torch.nn.functional.cross_entropy(network(x), y, label_smoothing=0.05)
-            losses.append(_step(optimizer, schedule, loss))
-        report("full model", epoch + 1, epochs, float(np.mean(losses)))
+
+    def loss_of(_: int, x: Any, y: Any) -> Any:
+        return torch.nn.functional.cross_entropy(network(x), y, label_smoothing=0.05)
+
+    stage = Stage("full model", epochs, recipe.batch, recipe.rate, recipe.weight_decay)
+    optimise(stage, network.parameters(), data.epoch, loss_of, report)
     return network.eval()
 
 
@@ -122,65 +141,65 @@ class Split:
 
     def distil(self, data: Data, report: Report) -> None:
         """Stage 1: encoder and decoder learn the teacher's features; no rate term, the finest rung's step."""
-        parameters = [*self.head.parameters(), *self.tail.decoder.parameters()]
-        optimizer, schedule = _cycle(parameters, self.recipe, self.recipe.distil, data.steps(self.recipe.batch))
         self.head.train()
         self.tail.decoder.train()
-        for epoch in range(self.recipe.distil):
-            losses = []
-            for x, y in data.batches(epoch, self.recipe.batch):
-                with torch.no_grad():
-                    wanted, answer = stage_of(self.teacher, self.at, x)
-                features, logits = self.head(x)
-                found = self.tail.decoder(rounded(features, self.recipe.steps[0]))
-                error = ((found - wanted) ** 2).mean() / wanted.var()
-                left = torch.nn.functional.cross_entropy(logits, y) + divergence(answer, logits)
-                losses.append(_step(optimizer, schedule, error + self.recipe.exit_weight * left))
-            report("distillation", epoch + 1, self.recipe.distil, float(np.mean(losses)))
+        parameters = [*self.head.parameters(), *self.tail.decoder.parameters()]
+        optimise(self._stage("distillation", self.recipe.distil), parameters, data.epoch, self._distilled, report)
+
+    def _distilled(self, _: int, x: Any, y: Any) -> Any:
+        with torch.no_grad():
+            wanted, answer = stage_of(self.teacher, self.at, x)
+        features, logits = self.head(x)
+        found = self.tail.decoder(rounded(features, self.recipe.steps[0]))
+        error = ((found - wanted) ** 2).mean() / wanted.var()
+        return error + self.recipe.exit_weight * self._left(logits, y, answer)
+
+    def _left(self, logits: Any, y: Any, answer: Any) -> Any:
+        """Return the exit's own loss."""
+        return torch.nn.functional.cross_entropy(logits, y) + divergence(answer, logits)
+
+    def _answered(self, student: Any, y: Any, answer: Any) -> Any:
+        """Return the tail's loss: labels, and the teacher's answers."""
+        return torch.nn.functional.cross_entropy(student, y) + self.recipe.distillation * divergence(answer, student)
+
+    def _stage(self, name: str, epochs: int, first: int = 0, factor: float = 1.0) -> Stage:
+        recipe = self.recipe
+        return Stage(name, epochs, recipe.batch, recipe.rate * factor, recipe.weight_decay, first)
 
     def joint(self, data: Data, report: Report) -> None:
         """Stage 2: everything but the teacher learns, with the rate term."""
-        recipe = self.recipe
-        parameters = [p for m in (self.head, self.tail, self.prior) for p in m.parameters()]
-        optimizer, schedule = _cycle(parameters, recipe, recipe.joint, data.steps(recipe.batch))
-        draw = np.random.default_rng(0)
-        for module in (self.head, self.tail, self.prior):
+        recipe, draw = self.recipe, np.random.default_rng(0)
+        trained = (self.head, self.tail, self.prior)
+        for module in trained:
             module.train()
-        for epoch in range(recipe.joint):
+
+        def loss_of(done: int, x: Any, y: Any) -> Any:
             quiet, full = recipe.ramp
-            ramp = min(max((epoch - quiet) / max(full - quiet, 1), 0.0), 1.0)
-            losses = []
-            for x, y in data.batches(1000 + epoch, recipe.batch):
-                step = float(draw.choice(recipe.steps))
-                with torch.no_grad():
-                    answer = self.teacher(x)
-                features, logits = self.head(x)
-                student = self.tail(rounded(features, step))
-                bits = self.prior.bits(features + (torch.rand_like(features) - 0.5) * step, step)
-                loss = torch.nn.functional.cross_entropy(student, y) + recipe.distillation * divergence(answer, student)
-                left = torch.nn.functional.cross_entropy(logits, y) + divergence(answer, logits)
-                losses.append(_step(optimizer, schedule, loss + recipe.exit_weight * left + recipe.beta * ramp * bits))
-            report("end to end", epoch + 1, recipe.joint, float(np.mean(losses)))
+            ramp = min(max((done - quiet) / max(full - quiet, 1), 0.0), 1.0)
+            step = float(draw.choice(recipe.steps))
+            with torch.no_grad():
+                answer = self.teacher(x)
+            features, logits = self.head(x)
+            student = self.tail(rounded(features, step))
+            bits = self.prior.bits(features + (torch.rand_like(features) - 0.5) * step, step)
+            loss = self._answered(student, y, answer) + recipe.exit_weight * self._left(logits, y, answer)
+            return loss + recipe.beta * ramp * bits
+
+        parameters = [p for m in trained for p in m.parameters()]
+        optimise(self._stage("end to end", recipe.joint, JOINT_FIRST), parameters, data.epoch, loss_of, report)
 
     def fit(self, sent: Callable[[int], tuple[Any, Any, Any]], report: Report) -> None:
         """Stage 3: the tail learns from the integer head's codes.
 
         sent  gives an epoch's (dequantized codes [N, C, H, W], images, labels); the rung differs from image to image
         """
-        recipe, size = self.recipe, self.recipe.batch
-        values, _, _ = sent(0)
-        optimizer, schedule = _cycle(self.tail.parameters(), recipe, recipe.fit, len(values) // size, 0.3)
         self.tail.train()
-        for epoch in range(recipe.fit):
-            values, images, labels = sent(epoch)
-            order, losses = torch.from_numpy(np.random.default_rng(epoch).permutation(len(values))), []
-            for i in range(0, len(values) - size + 1, size):
-                chosen = order[i : i + size]
-                with torch.no_grad():
-                    answer = self.teacher(images[chosen])
-                student = self.tail(values[chosen])
-                loss = torch.nn.functional.cross_entropy(student, labels[chosen])
-                loss = loss + recipe.distillation * divergence(answer, student)
-                losses.append(_step(optimizer, schedule, loss))
-            report("tail on integers", epoch + 1, recipe.fit, float(np.mean(losses)))
+
+        def loss_of(_: int, values: Any, images: Any, labels: Any) -> Any:
+            with torch.no_grad():
+                answer = self.teacher(images)
+            return self._answered(self.tail(values), labels, answer)
+
+        stage = self._stage("tail on integers", self.recipe.fit, factor=FIT_RATE)
+        optimise(stage, self.tail.parameters(), sent, loss_of, report)
         self.tail.eval()
