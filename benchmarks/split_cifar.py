@@ -31,7 +31,8 @@ from bitship.split.evaluate import Result, evaluate, measured
 EPOCH = 10_000
 HELD_OUT = 2_000  # of the training images: the exit's confidence
 MODEL, AT = "vit_micro", "patch_embed"
-CHANNELS, DEVICES, FEATURES = 12, 4, 16
+TRUNK, CHANNELS, DEVICES, FEATURES = 16, 12, 4, 16
+DISTINCT = 15  # epochs before their images come again
 CLAIM_BYTES, CLAIM_POINTS, CLAIM_SMALLER = 0.771, 0.6, 83
 
 
@@ -140,20 +141,20 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
 
     torch.manual_seed(seed)
     teacher = models.load_module(MODEL)
-    head = Head(block(3, 12, 2), nn.Conv2d(12, CHANNELS, 3, 2, 1), exit_branch(12, 10, (12, 16)))
+    head = Head(block(3, TRUNK, 2), nn.Conv2d(TRUNK, CHANNELS, 3, 2, 1), exit_branch(TRUNK, 10, (16, 24)))
     decoder = nn.Sequential(block(CHANNELS, 64), block(64, 64), nn.Conv2d(64, 64, 1))
     recipe = Recipe(
         distil=max(epochs // 6, 1),
         joint=epochs,
         fit=max(epochs // 5, 1),
         batch=128,
-        rate=1e-3,
-        beta=2e-4,
+        rate=8e-4,
+        beta=1.8e-4,
         ramp=(epochs // 6, epochs // 3),
-        steps=(1.0, 2.0, 4.0),
+        steps=(1.0, 2.0),
     )
     split = Split(teacher, AT, head, decoder, torch.from_numpy(data.test[:1]), recipe)
-    feed = Data(lambda number: data.epoch(seed, number))
+    feed = Data(lambda number: data.epoch(seed, number), DISTINCT)
     split.distil(feed, report(seed))
     split.joint(feed, report(seed))
     held = build.Labelled(data.held.numpy(), data.held_labels.numpy())
@@ -195,7 +196,7 @@ def several(seed: int, data: Cifar, out: Path, epochs: int) -> SeveralResult:
         subs.append(dealt.prune(teacher, config, FEATURES, data.held[chosen][:512], data.held_labels[chosen][:512]))
     whole = dealt.Several(teacher, subs, dealt.Fusion(DEVICES, FEATURES, 10), own)
     recipe = dealt.SeveralRecipe(alone=max(epochs // 8, 1), together=epochs)
-    whole.train(Data(lambda number: data.epoch(seed, number)), recipe, report(seed))
+    whole.train(Data(lambda number: data.epoch(seed, number), DISTINCT), recipe, report(seed))
     devices, fusion = dealt.integer_parts(whole, data.held[:256])
     manifest = deploy.SeveralManifest(MODEL, 10, own, tuple(g.digest for g in (*devices, fusion)))
     package = deploy.write(out / f"several{seed}", manifest, devices, fusion)
@@ -297,7 +298,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--bottleneck", action="store_true")
     parser.add_argument("--several", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=60, help="of 10,000 images, of the longest stage")
+    parser.add_argument("--epochs", type=int, default=45, help="of 10,000 images, of the longest stage")
     parser.add_argument("--out", type=Path, default=Path("build/split"))
     arguments = parser.parse_args(words)
     if not (arguments.bottleneck or arguments.several):

@@ -139,6 +139,46 @@ def test_every_stage_of_training_changes_what_it_trains_and_nothing_else() -> No
     assert same(s.head, head)
 
 
+def test_a_teacher_is_asked_once_for_an_epoch_that_comes_again() -> None:
+    asked: list[int] = []
+
+    def teacher(x: Any) -> Any:
+        asked.append(len(x))
+        return x.mean((2, 3))
+
+    made = [images(6, n) for n in range(4)]
+    data = training.Data(lambda n: (made[n], torch.arange(6)), distinct=2)
+    epoch = data.taught(teacher)
+    for number in (0, 3, 2, 1):
+        x, y, answer = epoch(number)
+        assert torch.equal(x, made[number % 2])
+        assert torch.equal(answer, teacher(x))
+        assert y.tolist() == list(range(6))
+    assert len(asked) == 2 + 4  # once an epoch, and the test's own
+    assert len(training.Data(lambda n: (made[n], None)).taught(teacher)(3)) == 2
+
+
+def test_muon_takes_the_linear_layers_but_the_last() -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 1), torch.nn.Flatten(), torch.nn.Linear(4, 5), torch.nn.Linear(5, 2)
+    )
+    rest, inner = training.matrices_of(network)
+    assert [p is network[2].weight for p in inner] == [True]
+    assert len(rest) + 1 == len(list(network.parameters()))
+    before = [p.detach().clone() for p in network.parameters()]
+    x, y = torch.randn(8, 3, 1, 1), torch.arange(8) % 2
+    for muon, kinds in ((0.0, [torch.optim.AdamW]), (0.02, [torch.optim.AdamW, torch.optim.Muon])):
+        stage = training.Stage("any", 1, 4, 1e-3, 0.0, muon=muon)
+        assert [type(o) for o, _ in stage.optimizers(rest, inner)] == kinds
+
+        def loss_of(_: int, a: Any, b: Any) -> Any:
+            return torch.nn.functional.cross_entropy(network(a), b)
+
+        training.optimise(stage, rest, lambda _: (x, y), loss_of, silent, inner)
+        assert not any(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
+        before = [p.detach().clone() for p in network.parameters()]
+
+
 def test_head_and_tail_fit_and_the_package_comes_back(made: package.SplitPackage) -> None:
     read = package.read(made.path)
     assert read.manifest == made.manifest

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from boards import on_boards
@@ -110,6 +111,44 @@ def test_training_moves_every_part_but_the_teacher() -> None:
     assert all(torch.equal(v, before[k]) for k, v in s.teacher.state_dict().items())
     for sub, was in zip(s.subs, subs, strict=True):
         assert any(not torch.equal(v, was[k]) for k, v in sub.state_dict().items())
+
+
+def test_offsets_keep_most_classes_as_right_as_they_were() -> None:
+    r = np.random.default_rng(4)
+    wanted = np.repeat(np.arange(4), 500)
+    whole = r.normal(size=(2000, 4)) + 2.0 * np.eye(4)[wanted]
+    without = np.stack([whole + r.normal(size=whole.shape), whole - 1.5 * np.eye(4)[[1]] + 0.5 * np.eye(4)[[2]]])
+    found = several.offsets(whole, without, wanted, ((0, 2), (1, 3)))
+
+    def kept(device: int, offset: Any) -> int:
+        return sum(
+            float(((without[device] + offset).argmax(1) == c)[wanted == c].mean())
+            >= float((whole.argmax(1) == c)[wanted == c].mean())
+            for c in range(4)
+        )
+
+    assert found.shape == (2, 4)
+    assert found.min() == 0
+    assert [kept(d, 0.0) for d in range(2)] == [0, 1]
+    assert [kept(d, found[d]) for d in range(2)] == [2, 2]
+
+
+def test_a_missing_devices_offsets_are_added_to_the_codes(package: deploy.SeveralPackage) -> None:
+    rows = ((0, 0, 0, 0), (1000, 0, 2000, 0))
+    given = msgspec.structs.replace(package.manifest, offsets=rows)
+    shifted = deploy.SeveralPackage(package.path, given)
+    features = [g.run(np.zeros(g.inputs[0].type.shape, np.int8))[0] for g in package.devices]
+    assert np.array_equal(shifted.fuse(features), package.fuse(features))
+    plain = package.fuse([features[0], None])
+    assert np.array_equal(shifted.fuse([features[0], None]), plain + rows[1])
+    assert np.array_equal(shifted.fuse([None, features[1]]), package.fuse([None, features[1]]))
+
+
+def test_offsets_of_another_model_are_refused(package: deploy.SeveralPackage, tmp_path: Path) -> None:
+    given = msgspec.structs.replace(package.manifest, offsets=((0, 0, 0),) * 2)
+    deploy.write(tmp_path / "made", given, package.devices, package.fusion)
+    with pytest.raises(PackageError, match=r"offsets of 2 devices and \[3\] classes; 2 and 4"):
+        deploy.read(tmp_path / "made")
 
 
 def test_a_damaged_folder_is_one_error(package: deploy.SeveralPackage, tmp_path: Path) -> None:

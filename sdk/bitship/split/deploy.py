@@ -26,6 +26,7 @@ class SeveralManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     own         classes of each device
     digests     of the devices' graphs, then of the fusion's
+    offsets     for each device: what is added to the logits' codes where it alone is missing; nothing when empty
     accuracy    measured share of right answers with every device; 0 where not measured
     without     the same with device i missing
     """
@@ -34,6 +35,7 @@ class SeveralManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes: int
     own: tuple[tuple[int, ...], ...]
     digests: tuple[str, ...]
+    offsets: tuple[tuple[int, ...], ...] = ()
     accuracy: float = 0.0
     without: tuple[float, ...] = ()
     format: int = FORMAT
@@ -57,12 +59,16 @@ class SeveralPackage:
         return store.load(self.path / FUSION)
 
     def fuse(self, features: Sequence[Array | None]) -> Array:
-        """Return the logits [classes] for one image's features; None for a device that is missing: zeros."""
+        """Return the logits' codes int32 [classes] for one image's features; None for a missing device: zeros."""
         given = []
         for port, value in zip(self.fusion.inputs, features, strict=True):
             zero = port.quant.zero_point if port.quant else 0
             given.append(np.full(port.type.shape, zero, port.type.dtype.numpy) if value is None else value)
-        return self.fusion.run(*given)[0].reshape(-1)
+        logits = self.fusion.run(*given)[0].reshape(-1).astype(np.int32)
+        missing = [i for i, value in enumerate(features) if value is None]
+        if len(missing) == 1 and self.manifest.offsets:
+            logits += np.array(self.manifest.offsets[missing[0]], np.int32)
+        return logits
 
 
 def device_file(number: int) -> str:
@@ -86,6 +92,12 @@ def read(path: Path) -> SeveralPackage:
     if manifest.format != FORMAT or len(manifest.digests) != len(manifest.own) + 1:
         raise PackageError(
             f"{path / MANIFEST}: format {manifest.format}, {len(manifest.digests)} digests: damaged, or newer"
+        )
+    shape = {len(row) for row in manifest.offsets}
+    if manifest.offsets and (len(manifest.offsets) != len(manifest.own) or shape != {manifest.classes}):
+        raise PackageError(
+            f"{path / MANIFEST}: offsets of {len(manifest.offsets)} devices and {sorted(shape)} classes; "
+            f"{len(manifest.own)} and {manifest.classes} are there: damaged"
         )
     package = SeveralPackage(path, manifest)
     names = [*(device_file(i) for i in range(len(manifest.own))), FUSION]

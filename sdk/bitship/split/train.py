@@ -12,7 +12,7 @@ inside functions only.
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ Report = Callable[[str, int, int, float], None]
 TEMPERATURE = 2.0
 JOINT_FIRST = 1000  # the number of stage 2's first epoch: other draws than stage 1's
 FIT_RATE = 0.3  # of the learning rate, in stage 3
+MOMENTUM = 0.95  # of Muon
+ASKED = 500  # images a teacher is given at once
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Recipe:
 
     distil, joint, fit  epochs of the three stages
     batch               images a step
-    rate, peak          learning rates of AdamW and of the one cycle's top
+    rate                of AdamW, half its cycle's top
+    muon                top of the cycle of Muon in stage 2, for the linear layers of the backbone; 0: AdamW
     beta                weight of a bit in the loss; 0: no rate term
     ramp                epochs of stage 2 without and until the full rate term
     distillation        w: the weight of the teacher's answers
@@ -46,6 +49,7 @@ class Recipe:
     fit: int = 8
     batch: int = 64
     rate: float = 2e-3
+    muon: float = 0.0
     weight_decay: float = 1e-4
     beta: float = 4e-4
     ramp: tuple[int, int] = (3, 8)
@@ -56,14 +60,38 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Data:
-    """Training data: ``epoch(number)`` gives (images float32 [N, C, H, W], labels int64 [N]), augmented."""
+    """Training data: ``epoch(number)`` gives (images float32 [N, C, H, W], labels int64 [N]), augmented.
+
+    distinct  how many epochs there are before they come again, in another order: a teacher is then asked once for each
+              image of them; 0: every number is an epoch of its own
+    """
 
     epoch: Callable[[int], Batch]
+    distinct: int = 0
+
+    def taught(self, teacher: Any) -> Callable[[int], tuple[Any, ...]]:
+        """Return what gives an epoch with the teacher's answers [N, classes]; without them where no epoch repeats."""
+        if not self.distinct:
+            return self.epoch
+        kept: dict[int, Any] = {}
+
+        def given(number: int) -> tuple[Any, ...]:
+            one = number % self.distinct
+            images, labels = self.epoch(one)
+            if one not in kept:
+                with torch.no_grad():
+                    kept[one] = torch.cat([teacher(part) for part in images.split(ASKED)])
+            return images, labels, kept[one]
+
+        return given
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training: AdamW, one cycle whose top is twice ``rate``; ``first`` is its first epoch's number."""
+    """One stretch of training: AdamW, one cycle whose top is twice ``rate``; ``first`` is its first epoch's number.
+
+    muon  top of the cycle of Muon (torch.optim.Muon), which takes the matrices it is given; 0: AdamW takes them
+    """
 
     name: str
     epochs: int
@@ -71,6 +99,17 @@ class Stage:
     rate: float
     weight_decay: float
     first: int = 0
+    muon: float = 0.0
+
+    def optimizers(self, parameters: Iterable[Any], matrices: Iterable[Any]) -> list[tuple[Any, float]]:
+        """Return optimizers, each with its cycle's top."""
+        rest, inner = list(parameters), list(matrices)
+        if not (self.muon and inner):
+            return [(torch.optim.AdamW([*rest, *inner], self.rate, weight_decay=self.weight_decay), 2 * self.rate)]
+        return [
+            (torch.optim.AdamW(rest, self.rate, weight_decay=self.weight_decay), 2 * self.rate),
+            (torch.optim.Muon(inner, self.muon, weight_decay=self.weight_decay, momentum=MOMENTUM), self.muon),
+        ]
 
 
 def optimise(
@@ -79,30 +118,49 @@ def optimise(
     epoch: Callable[[int], tuple[Any, ...]],
     loss_of: Callable[..., Any],
     report: Report,
+    matrices: Iterable[Any] = (),
 ) -> None:
     """Run a stage.
 
-    epoch    gives the tensors of an epoch by its number; every epoch has as many rows
-    loss_of  the loss of (epochs done, a batch of each tensor). Rows are shuffled by the epoch's number alone; a last
-             partial batch is left out
+    epoch     gives the tensors of an epoch by its number; every epoch has as many rows
+    loss_of   the loss of (epochs done, a batch of each tensor). Rows are shuffled by the epoch's number alone; a last
+              partial batch is left out
+    matrices  further parameters, those that Muon may take
     """
-    optimizer, schedule = torch.optim.AdamW(parameters, stage.rate, weight_decay=stage.weight_decay), None
+    optimizers = stage.optimizers(parameters, matrices)
+    schedules: list[Any] = []
     for done in range(stage.epochs):
         tensors = epoch(stage.first + done)
         rows, losses = len(tensors[0]), []
-        if schedule is None:
+        if not schedules:
             steps = max(stage.epochs * (rows // stage.batch), 1)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * stage.rate, total_steps=steps)
+            schedules = [cycle(optimizer, top, steps) for optimizer, top in optimizers]
         order = torch.from_numpy(np.random.default_rng(stage.first + done).permutation(rows))
         for i in range(0, rows - stage.batch + 1, stage.batch):
             chosen = order[i : i + stage.batch]
             loss = loss_of(done, *(t[chosen] for t in tensors))
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer, _ in optimizers:
+                optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
-            schedule.step()
+            for optimizer, _ in optimizers:
+                optimizer.step()
+            for schedule in schedules:
+                schedule.step()
             losses.append(float(loss.detach()))
         report(stage.name, done + 1, stage.epochs, float(np.mean(losses)))
+
+
+def matrices_of(network: Any) -> tuple[list[Any], list[Any]]:
+    """Return a network's parameters in two parts: all others, and the weights of its linear layers but the last."""
+    inner = [m.weight for m in network.modules() if isinstance(m, torch.nn.Linear)][:-1]
+    taken = {id(p) for p in inner}
+    return [p for p in network.parameters() if id(p) not in taken], inner
+
+
+def cycle(optimizer: Any, top: float, steps: int) -> Any:
+    """Return one cycle's schedule; the momentum of Muon, which is no Adam, stays as it is."""
+    adam = isinstance(optimizer, torch.optim.AdamW)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, top, total_steps=steps, cycle_momentum=adam)
 
 
 def divergence(teacher: Any, student: Any) -> Any:
@@ -154,6 +212,11 @@ class Split:
         error = ((found - wanted) ** 2).mean() / wanted.var()
         return error + self.recipe.exit_weight * self._left(logits, y, answer)
 
+    def _asked(self, x: Any) -> Any:
+        """Return the teacher's answers."""
+        with torch.no_grad():
+            return self.teacher(x)
+
     def _left(self, logits: Any, y: Any, answer: Any) -> Any:
         """Return the exit's own loss."""
         return torch.nn.functional.cross_entropy(logits, y) + divergence(answer, logits)
@@ -173,20 +236,21 @@ class Split:
         for module in trained:
             module.train()
 
-        def loss_of(done: int, x: Any, y: Any) -> Any:
+        def loss_of(done: int, x: Any, y: Any, given: Any = None) -> Any:
             quiet, full = recipe.ramp
             ramp = min(max((done - quiet) / max(full - quiet, 1), 0.0), 1.0)
             step = float(draw.choice(recipe.steps))
-            with torch.no_grad():
-                answer = self.teacher(x)
+            answer = self._asked(x) if given is None else given
             features, logits = self.head(x)
             student = self.tail(rounded(features, step))
             bits = self.prior.bits(features + (torch.rand_like(features) - 0.5) * step, step)
             loss = self._answered(student, y, answer) + recipe.exit_weight * self._left(logits, y, answer)
             return loss + recipe.beta * ramp * bits
 
-        parameters = [p for m in trained for p in m.parameters()]
-        optimise(self._stage("end to end", recipe.joint, JOINT_FIRST), parameters, data.epoch, loss_of, report)
+        rest, inner = matrices_of(self.tail.backbone)
+        parameters = [p for m in (self.head, self.tail.decoder, self.prior) for p in m.parameters()]
+        stage = replace(self._stage("end to end", recipe.joint, JOINT_FIRST), muon=recipe.muon)
+        optimise(stage, [*parameters, *rest], data.taught(self.teacher), loss_of, report, inner)
 
     def fit(self, sent: Callable[[int], tuple[Any, Any, Any]], report: Report) -> None:
         """Stage 3: the tail learns from the integer head's codes.
@@ -196,9 +260,7 @@ class Split:
         self.tail.train()
 
         def loss_of(_: int, values: Any, images: Any, labels: Any) -> Any:
-            with torch.no_grad():
-                answer = self.teacher(images)
-            return self._answered(self.tail(values), labels, answer)
+            return self._answered(self.tail(values), labels, self._asked(images))
 
         stage = self._stage("tail on integers", self.recipe.fit, factor=FIT_RATE)
         optimise(stage, self.tail.parameters(), sent, loss_of, report)
