@@ -9,9 +9,10 @@ trained again.
 """
 
 import argparse
+import io
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ EPOCH = 10_000
 HELD_OUT = 2_000  # of the training images: the exit's confidence
 MODEL, AT = "vit_micro", "patch_embed"
 TRUNK, CHANNELS, DEVICES, FEATURES = 16, 12, 4, 16
-DISTINCT = 15  # epochs before their images come again
+TEACHERS = (MODEL, "mobilenet_micro")  # both shipped, both with the same normalisation
+DISTINCT, ASKED = 12, 250  # epochs before their images come again; images a teacher is given at once
 CLAIM_BYTES, CLAIM_POINTS, CLAIM_SMALLER = 0.771, 0.6, 83
 
 
@@ -80,13 +82,38 @@ class Cifar:
     test_labels: Array
     jpeg_bytes: float
 
-    def epoch(self, seed: int, number: int) -> tuple[Any, Any]:
+    def epoch(self, number: int) -> tuple[Any, Any]:
         """Return an epoch's images, normalised, and labels."""
         import torch
 
-        r = np.random.default_rng((seed, number))
+        r = np.random.default_rng(number)
         chosen = torch.from_numpy(r.choice(len(self.train), min(EPOCH, len(self.train)), replace=False))
         return models.shipped(MODEL).normalise(augment(self.train[chosen], r)), self.labels[chosen]
+
+    def taught(self, seed: int, kept: Path) -> Callable[[int], tuple[Any, ...]]:
+        """Return what gives a seed's epochs, in an order of its own, with the mean of the teachers' logits.
+
+        There are ``DISTINCT`` epochs, the same for every seed; their answers are kept in a folder.
+        """
+        import torch
+
+        teachers = [models.load_module(name) for name in TEACHERS]
+
+        def given(number: int) -> tuple[Any, ...]:
+            one = number % DISTINCT
+            images, labels = self.epoch(one)
+            path = kept / f"answers{one}.npy"
+            if not path.exists():
+                with torch.no_grad():
+                    answers = sum(torch.cat([t(part) for part in images.split(ASKED)]) for t in teachers)
+                made = io.BytesIO()
+                np.save(made, (answers / len(teachers)).numpy(), allow_pickle=False)
+                write_atomic(path, made.getvalue())
+            order = torch.from_numpy(np.random.default_rng((seed, number)).permutation(len(images)))
+            answers = torch.from_numpy(np.load(path, allow_pickle=False))
+            return images[order], labels[order], answers[order]
+
+        return given
 
 
 def load(folder: Path) -> Cifar:
@@ -154,7 +181,7 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
         steps=(1.0, 2.0),
     )
     split = Split(teacher, AT, head, decoder, torch.from_numpy(data.test[:1]), recipe)
-    feed = Data(lambda number: data.epoch(seed, number), DISTINCT)
+    feed = Data(data.taught(seed, out))
     split.distil(feed, report(seed))
     split.joint(feed, report(seed))
     held = build.Labelled(data.held.numpy(), data.held_labels.numpy())
@@ -195,10 +222,16 @@ def several(seed: int, data: Cifar, out: Path, epochs: int) -> SeveralResult:
         chosen = torch.isin(data.held_labels, torch.tensor(group))
         subs.append(dealt.prune(teacher, config, FEATURES, data.held[chosen][:512], data.held_labels[chosen][:512]))
     whole = dealt.Several(teacher, subs, dealt.Fusion(DEVICES, FEATURES, 10), own)
-    recipe = dealt.SeveralRecipe(alone=max(epochs // 8, 1), together=epochs)
-    whole.train(Data(lambda number: data.epoch(seed, number), DISTINCT), recipe, report(seed))
+    recipe = dealt.SeveralRecipe(together=2 * epochs)
+    whole.train(Data(data.taught(seed, out)), recipe, report(seed))
     devices, fusion = dealt.integer_parts(whole, data.held[:256])
-    manifest = deploy.SeveralManifest(MODEL, 10, own, tuple(g.digest for g in (*devices, fusion)))
+    manifest = deploy.SeveralManifest(
+        name=MODEL,
+        classes=10,
+        own=own,
+        digests=tuple(g.digest for g in (*devices, fusion)),
+        offsets=dealt.integer_offsets(whole, fusion, *data.epoch(DISTINCT)),
+    )
     package = deploy.write(out / f"several{seed}", manifest, devices, fusion)
     found, recalls = _fused(package, build.inputs_of(devices[0], data.test), data.test_labels)
     manifest = msgspec.structs.replace(manifest, accuracy=found[0], without=tuple(found[1:]))
@@ -298,7 +331,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--bottleneck", action="store_true")
     parser.add_argument("--several", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=45, help="of 10,000 images, of the longest stage")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=40,
+        help="of 10,000 images, of the bottleneck's longest stage; twice as many for several devices",
+    )
     parser.add_argument("--out", type=Path, default=Path("build/split"))
     arguments = parser.parse_args(words)
     if not (arguments.bottleneck or arguments.several):

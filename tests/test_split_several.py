@@ -47,6 +47,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> deploy.SeveralPackage:
     s = made()
     s.train(Data(lambda _: (images(32), labels(32))), several.SeveralRecipe(alone=1, together=1, batch=16), silent)
     devices, fusion = several.integer_parts(s, images(16))
+    rows = several.integer_offsets(s, fusion, images(16), labels(16))
+    assert [(len(r), min(r)) for r in rows] == [(4, 0)] * 2
     manifest = deploy.SeveralManifest("noise", 4, s.own, tuple(g.digest for g in (*devices, fusion)))
     return deploy.write(tmp_path_factory.mktemp("several") / "made", manifest, devices, fusion)
 
@@ -130,7 +132,7 @@ def test_offsets_keep_most_classes_as_right_as_they_were() -> None:
     assert found.shape == (2, 4)
     assert found.min() == 0
     assert [kept(d, 0.0) for d in range(2)] == [0, 1]
-    assert [kept(d, found[d]) for d in range(2)] == [2, 2]
+    assert min(kept(d, found[d]) for d in range(2)) >= 2
 
 
 def test_a_missing_devices_offsets_are_added_to_the_codes(package: deploy.SeveralPackage) -> None:

@@ -32,7 +32,7 @@ from bitship.split.package import (
     table_hash,
     write,
 )
-from bitship.split.train import Data, Report, Split
+from bitship.split.train import Batch, Data, Report, Split
 
 CALIBRATION = 256
 TABLE_IMAGES = 2000
@@ -122,14 +122,13 @@ def fit_tail(split: Split, head: IntegerHead, data: Data, epochs: int, report: R
     """Run stage 3 on codes of as many epochs' images as are given; codes are made once and used again."""
     kept = []
     for number in range(epochs):
-        images, labels = data.epoch(5000 + number)
-        codes, _ = head.run(images.numpy())
-        kept.append((codes, images, labels))
+        rows = data.epoch(5000 + number)
+        kept.append((head.run(rows[0].numpy())[0], rows))
 
-    def given(epoch: int) -> tuple[Any, Any, Any]:
-        codes, images, labels = kept[epoch % len(kept)]
+    def given(epoch: int) -> Batch:
+        codes, rows = kept[epoch % len(kept)]
         rungs = np.random.default_rng(epoch).integers(0, len(head.shifts), len(codes))
-        return dequantized(head, sent(head, codes, rungs)), images, labels
+        return dequantized(head, sent(head, codes, rungs)), *rows
 
     split.fit(given, report)
 
@@ -182,7 +181,7 @@ def build(split: Split, data: Data, held_out: Labelled, fit_epochs: int, report:
 
     held_out  what nothing was trained on: the exit's confidence comes from it
     """
-    images, _ = data.epoch(0)
+    images = data.epoch(0)[0]
     head = integer_head(split, images.numpy())
     fit_tail(split, head, data, fit_epochs, report)
     codes, _ = head.run(images.numpy()[:TABLE_IMAGES])

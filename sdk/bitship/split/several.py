@@ -23,9 +23,10 @@ from bitship.models.vit import VisionTransformer, VitConfig, vit
 from bitship.quantization import quantize
 from bitship.split.train import Data, Report, Stage, divergence, matrices_of, optimise
 
-MISSING = 0.2  # how often a device is missing in training
+MISSING = 0.08  # how often a device is missing in training
 GIVEN_UP = 2  # classes of a missing device that pay for the others
 SPARE = 0.01  # recall above that with all devices that the others are brought to, on the images of calibration
+ASKED = 500  # images a sub-model is given at once
 ASCENT, FIRST_STEP = 300, 4.0  # steps, and logits a unit of recall in the first
 
 
@@ -190,12 +191,18 @@ class Several:
         parts = [matrices_of(sub) for sub in self.subs]
         rest = [p for others, _ in parts for p in others]
         inner = [p for _, matrices in parts for p in matrices]
-        whole, epoch = stage("together", recipe.together), data.taught(self.teacher)
-        optimise(whole, [*rest, *self.fusion.parameters()], epoch, together, report, inner)
+        optimise(
+            stage("together", recipe.together),
+            [*rest, *self.fusion.parameters()],
+            data.epoch,
+            together,
+            report,
+            inner,
+        )
         self.subs.eval()
         self.fusion.eval()
 
-    def _alone(self, own: Sequence[int], sub: Any, probe: Any, _: int, x: Any, y: Any) -> Any:
+    def _alone(self, own: Sequence[int], sub: Any, probe: Any, _: int, x: Any, y: Any, *__: Any) -> Any:
         wanted = torch.full_like(y, len(own))
         for i, c in enumerate(own):
             wanted[y == c] = i
@@ -239,6 +246,21 @@ def offsets(whole: Array, without: Array, labels: Array, own: Sequence[Sequence[
             found[device, kept] += FIRST_STEP * (1 - step / ASCENT) * short[kept]
         found[device] -= found[device].min()
     return found
+
+
+def integer_offsets(several: Several, fusion: Graph, images: Any, labels: Any) -> tuple[tuple[int, ...], ...]:
+    """Return ``offsets`` in codes of the fusion graph's logits; images are such as the devices were trained on."""
+    quant = fusion.outputs[0].quant
+    assert quant is not None
+    count = len(several.subs)
+    with torch.no_grad():
+        features = [torch.cat([s(part) for part in images.split(ASKED)]) for s in several.subs]
+        answers = [
+            several.fusion(*(f * float(i != missing) for i, f in enumerate(features))).numpy()
+            for missing in range(-1, count)
+        ]
+    found = offsets(answers[0], np.stack(answers[1:]), labels.numpy(), several.own)
+    return tuple(tuple(round(float(v) / quant.scale) for v in row) for row in found)
 
 
 def integer_parts(several: Several, images: Any) -> tuple[tuple[Graph, ...], Graph]:

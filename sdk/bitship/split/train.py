@@ -20,13 +20,12 @@ import torch
 
 from bitship.split.bottleneck import Head, Prior, Tail, rounded, stage_of
 
-Batch = tuple[Any, Any]
+Batch = tuple[Any, ...]
 Report = Callable[[str, int, int, float], None]
 TEMPERATURE = 2.0
 JOINT_FIRST = 1000  # the number of stage 2's first epoch: other draws than stage 1's
 FIT_RATE = 0.3  # of the learning rate, in stage 3
 MOMENTUM = 0.95  # of Muon
-ASKED = 500  # images a teacher is given at once
 
 
 @dataclass(frozen=True)
@@ -62,28 +61,11 @@ class Recipe:
 class Data:
     """Training data: ``epoch(number)`` gives (images float32 [N, C, H, W], labels int64 [N]), augmented.
 
-    distinct  how many epochs there are before they come again, in another order: a teacher is then asked once for each
-              image of them; 0: every number is an epoch of its own
+    A third part, logits float32 [N, classes], stands in for the teacher's answers: those of several teachers, or
+    answers kept from an epoch that comes again.
     """
 
     epoch: Callable[[int], Batch]
-    distinct: int = 0
-
-    def taught(self, teacher: Any) -> Callable[[int], tuple[Any, ...]]:
-        """Return what gives an epoch with the teacher's answers [N, classes]; without them where no epoch repeats."""
-        if not self.distinct:
-            return self.epoch
-        kept: dict[int, Any] = {}
-
-        def given(number: int) -> tuple[Any, ...]:
-            one = number % self.distinct
-            images, labels = self.epoch(one)
-            if one not in kept:
-                with torch.no_grad():
-                    kept[one] = torch.cat([teacher(part) for part in images.split(ASKED)])
-            return images, labels, kept[one]
-
-        return given
 
 
 @dataclass(frozen=True)
@@ -204,9 +186,10 @@ class Split:
         parameters = [*self.head.parameters(), *self.tail.decoder.parameters()]
         optimise(self._stage("distillation", self.recipe.distil), parameters, data.epoch, self._distilled, report)
 
-    def _distilled(self, _: int, x: Any, y: Any) -> Any:
+    def _distilled(self, _: int, x: Any, y: Any, given: Any = None) -> Any:
         with torch.no_grad():
             wanted, answer = stage_of(self.teacher, self.at, x)
+        answer = answer if given is None else given
         features, logits = self.head(x)
         found = self.tail.decoder(rounded(features, self.recipe.steps[0]))
         error = ((found - wanted) ** 2).mean() / wanted.var()
@@ -250,17 +233,19 @@ class Split:
         rest, inner = matrices_of(self.tail.backbone)
         parameters = [p for m in (self.head, self.tail.decoder, self.prior) for p in m.parameters()]
         stage = replace(self._stage("end to end", recipe.joint, JOINT_FIRST), muon=recipe.muon)
-        optimise(stage, [*parameters, *rest], data.taught(self.teacher), loss_of, report, inner)
+        optimise(stage, [*parameters, *rest], data.epoch, loss_of, report, inner)
 
-    def fit(self, sent: Callable[[int], tuple[Any, Any, Any]], report: Report) -> None:
+    def fit(self, sent: Callable[[int], Batch], report: Report) -> None:
         """Stage 3: the tail learns from the integer head's codes.
 
-        sent  gives an epoch's (dequantized codes [N, C, H, W], images, labels); the rung differs from image to image
+        sent  gives (dequantized codes [N, C, H, W], images, labels) of an epoch, and answers where ``Data`` has them;
+              the rung differs from image to image
         """
         self.tail.train()
 
-        def loss_of(_: int, values: Any, images: Any, labels: Any) -> Any:
-            return self._answered(self.tail(values), labels, self._asked(images))
+        def loss_of(_: int, values: Any, images: Any, labels: Any, given: Any = None) -> Any:
+            answer = self._asked(images) if given is None else given
+            return self._answered(self.tail(values), labels, answer)
 
         stage = self._stage("tail on integers", self.recipe.fit, factor=FIT_RATE)
         optimise(stage, self.tail.parameters(), sent, loss_of, report)
