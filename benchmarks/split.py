@@ -193,7 +193,7 @@ def others(arguments: argparse.Namespace) -> int:
     common = [*data, "--seeds", str(arguments.seeds), "--out", str(arguments.out)]
     status = split_cifar.main(["--bottleneck", "--several", *common])
     status = status or split_coder.main([])
-    return status or split_service.main(["--all"])
+    return status or split_service.main(["--all", "--package", str(arguments.out / "seed0")])
 
 
 if __name__ == "__main__":

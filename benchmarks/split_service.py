@@ -1,11 +1,11 @@
 """The split service under stress: a cut link, bandwidth steps, overload, batching, slow links.
 
-python -m benchmarks.split_service --all [--json FILE]
+python -m benchmarks.split_service --all [--package FOLDER] [--json FILE]
 python -m benchmarks.split_service --only links --only cut
 
 A package of random weights (benchmarks/split_parts.py): its answers mean nothing, its bytes and times are real. The
-server is a process of its own on loopback; links are shaped by the proxy of bitship.split.link. Where a share of right
-answers is said, accuracies by rung are assumed, and the table says which.
+server is a process of its own on loopback; links are shaped by the proxy of bitship.split.link. With --package, the steps
+of bandwidth are taken with a trained package and what was measured of its rungs; else those accuracies are assumed.
 """
 
 import argparse
@@ -16,52 +16,29 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from benchmarks.split_ask import Figure, client_of, late_of, listening
 from benchmarks.split_load import closed, open_loop, serving
 from benchmarks.split_parts import NEVER, SMALL, Size, images, make
+from benchmarks.split_steps import assumed, steps, trained
 from bitship.errors import BitshipError
 from bitship.extras import require
-from bitship.split.client import Result, SplitClient, graph_head
+from bitship.split.client import Result
 from bitship.split.frame import Source
 from bitship.split.gateway import Gateway
 from bitship.split.link import Link, Shape
 from bitship.split.package import SplitPackage
-from bitship.split.policy import OFFLOAD, Choice, LinkEstimate, Policy
+from bitship.split.policy import Policy
 from bitship.split.remote import FramedRemote, GrpcRemote, Remote, SocketLine, infer_request
 from bitship.split.wire import Wire
 
 LINKS = ((9_600, 0.02), (37_500, 0.1), (1_000_000, 0.02))
-BIG = Size(side=16, channels=16)  # features of 4,096 symbols, so that rungs differ by more than a request's headers
 HEAVY = Size(width=160, depth=6)
-ASSUMED = (0.92, 0.90, 0.86, 0.80)
-ASSUMED_LOCAL = 0.5
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """A figure, what it is to be, and whether it is."""
-
-    name: str
-    value: str
-    wanted: str
-    ok: bool | None = None
-
-
-def _client(made: SplitPackage, remote: Remote, policy: Policy | None = None) -> SplitClient:
-    client = SplitClient(Wire(made), graph_head(made.head), remote, policy)
-    if not client.wait_up(20):
-        client.close()
-        raise BitshipError("the server does not answer")
-    return client
-
-
-def _late(found: Sequence[Result], deadline: float) -> int:
-    return sum(r.latency.total > deadline for r in found)
 
 
 def cut(folder: Path) -> list[Figure]:
@@ -73,7 +50,7 @@ def cut(folder: Path) -> list[Figure]:
     with ExitStack() as stack:
         server = stack.enter_context(serving(made, "host"))
         link = stack.enter_context(Link("127.0.0.1", server.port, Shape(1e6, 0.02)))
-        client = _client(made, GrpcRemote(Wire(made), link.address))
+        client = client_of(made, GrpcRemote(Wire(made), link.address))
         stack.callback(client.close)
         for i in range(5):
             found += [client.infer(x, deadline) for x in inputs]
@@ -90,7 +67,7 @@ def cut(folder: Path) -> list[Figure]:
                     break
                 time.sleep(0.02)
             back.append(time.monotonic() - restored)
-    late = _late(found, deadline)
+    late = late_of(found, deadline)
     by = {s: sum(r.source is s for r in found) for s in Source}
     counts = f"{by[Source.TAIL]} by the tail, {by[Source.LOCAL_EXIT]} by the local exit"
     return [
@@ -99,78 +76,6 @@ def cut(folder: Path) -> list[Figure]:
         ),
         Figure(
             "link restored: remote service resumes after", f"{max(back):.2f} s at most of 5", "2 s", max(back) <= 2.0
-        ),
-    ]
-
-
-class _Fixed(Policy):
-    """Always the same rung."""
-
-    def __init__(self, rung: int) -> None:
-        super().__init__(NEVER, ASSUMED)
-        object.__setattr__(self, "rung", rung)
-
-    def choose(self, local: Any, request_bytes: list[int], left_s: float, link: LinkEstimate) -> Choice:
-        """Return the rung."""
-        return Choice(self.__dict__["rung"], OFFLOAD)
-
-
-STEPS = (400_000, 60_000, 30_000, 120_000, 400_000)  # bits a second
-PER_STEP = 12
-
-
-def _through_steps(made: SplitPackage, port: int, policy: Policy, deadline: float) -> tuple[list[Result], list[int]]:
-    """Ask through a link whose rate changes; the results, and after how many requests the rung changed."""
-    found: list[Result] = []
-    changed: list[int] = []
-    inputs = images(BIG, 8)
-    with Link("127.0.0.1", port, Shape(STEPS[0], 0.02)) as link:
-        client = _client(made, GrpcRemote(Wire(made), link.address), policy)
-        try:
-            for step, rate in enumerate(STEPS):
-                link.shape.rate_bps = rate
-                rungs = []
-                for i in range(PER_STEP):
-                    found.append(client.infer(inputs[i % 8], deadline))
-                    rungs.append(found[-1].rung)
-                    time.sleep(0.02)
-                if step:
-                    settled = statistics.mode(rungs[3:])
-                    changed.append(next(i for i, r in enumerate(rungs) if r == settled))
-        finally:
-            client.close()
-    return found, changed
-
-
-def steps(folder: Path) -> list[Figure]:
-    """Steps of bandwidth: the rung follows, and that is better than any fixed one."""
-    made, deadline = make(folder / "steps", BIG, shifts=(0, 2, 3, 4)), 0.5
-
-    def score(found: list[Result]) -> float:
-        right = [ASSUMED[r.rung] if r.rung is not None else ASSUMED_LOCAL for r in found if r.latency.total <= deadline]
-        return sum(right) / len(found)
-
-    with serving(made, "host") as server:
-        adaptive, changed = _through_steps(made, server.port, Policy(NEVER, ASSUMED), deadline)
-        fixed = [score(_through_steps(made, server.port, _Fixed(r), deadline)[0]) for r in range(len(ASSUMED))]
-    inside = 1 - _late(adaptive, deadline) / len(adaptive)
-    best = max(fixed)
-    every = ", ".join(f"{s:.3f}" for s in fixed)
-    tail = sum(r.source is Source.TAIL for r in adaptive) / len(adaptive)
-    assumed = f"assumed accuracies {ASSUMED}, local {ASSUMED_LOCAL}"
-    return [
-        Figure(
-            "bandwidth steps: requests until the new rung",
-            f"{max(changed)} at most of {len(changed)}",
-            "3",
-            max(changed) <= 3,
-        ),
-        Figure("bandwidth steps: inside the deadline", f"{inside:.1%}; {tail:.1%} by the tail", "95 %", inside >= 0.95),
-        Figure(
-            "bandwidth steps: expected right answers",
-            f"{score(adaptive):.3f}; fixed rungs {every} ({assumed})",
-            "above every fixed rung",
-            score(adaptive) > best,
         ),
     ]
 
@@ -246,7 +151,7 @@ def links(folder: Path) -> list[Figure]:
     with ExitStack() as stack:
         server = stack.enter_context(serving(made, "host"))
         gateway = Gateway(wire, GrpcRemote(wire, server.address))
-        device_port = stack.enter_context(_listening(gateway))
+        device_port = stack.enter_context(listening(gateway))
         for rate, delay in LINKS:
             for name, port in (("gRPC", server.port), ("frames", device_port)):
                 with Link("127.0.0.1", port, Shape(rate, delay)) as link:
@@ -260,7 +165,7 @@ def _on_link(made: SplitPackage, link: Link, gateway: Gateway | None, inputs: li
     remote: Remote = GrpcRemote(wire, link.address)
     if gateway:
         remote = FramedRemote(wire, lambda: SocketLine.connect("127.0.0.1", link.listen))
-    client = _client(made, remote, Policy(NEVER, (0.0,)))
+    client = client_of(made, remote, Policy(NEVER, (0.0,)))
     try:
         client.infer(inputs[0], 10.0)
         up, down, behind = link.up.nbytes, link.down.nbytes, gateway.remote_s if gateway else 0.0
@@ -285,30 +190,9 @@ def _on_link(made: SplitPackage, link: Link, gateway: Gateway | None, inputs: li
     )
 
 
-class _listening:  # noqa: N801
-    """A gateway's TCP side in a thread; gives its port."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        import socket
-
-        self._gateway = gateway
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._pool = ThreadPoolExecutor(1)
-
-    def __enter__(self) -> int:
-        self._pool.submit(self._gateway.serve_tcp, self._listener)
-        port: int = self._listener.getsockname()[1]
-        return port
-
-    def __exit__(self, *exception: object) -> None:
-        self._gateway.stop()
-        self._pool.shutdown()
-        self._listener.close()
-
-
 PARTS: dict[str, Callable[[Path], list[Figure]]] = {
     "cut": cut,
-    "steps": steps,
+    "steps": lambda folder: steps(assumed(folder)),
     "overload": overload,
     "batching": batching,
     "links": links,
@@ -320,12 +204,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The split service under stress.")
     parser.add_argument("--all", action="store_true", help="every part")
     parser.add_argument("--only", action="append", default=[], choices=sorted(PARTS), help="a part; may be repeated")
+    parser.add_argument("--package", type=Path, help="a trained package of DigitScenes-64, for the steps of bandwidth")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args(arguments)
     figures: list[Figure] = []
     for name in PARTS if args.all or not args.only else args.only:
         with tempfile.TemporaryDirectory(prefix="bitship-") as folder:
-            for f in PARTS[name](Path(folder)):
+            real = name == "steps" and args.package
+            for f in steps(trained(args.package)) if real else PARTS[name](Path(folder)):
                 mark = {True: "yes", False: "NO", None: ""}[f.ok]
                 print(
                     f"{f.name:56} {f.value}  [{f.wanted}: {mark}]" if f.wanted else f"{f.name:56} {f.value}", flush=True
