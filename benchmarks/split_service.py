@@ -4,8 +4,8 @@ python -m benchmarks.split_service --all [--package FOLDER] [--json FILE]
 python -m benchmarks.split_service --only links --only cut
 
 A package of random weights (benchmarks/split_parts.py): its answers mean nothing, its bytes and times are real. The
-server is a process of its own on loopback; links are shaped by the proxy of bitship.split.link. With --package, the steps
-of bandwidth are taken with a trained package and what was measured of its rungs; else those accuracies are assumed.
+server is a process of its own on loopback; links are shaped by the proxy of bitship.split.link. With --package the
+steps of bandwidth take a trained package and what was measured of its rungs; else those accuracies are assumed.
 """
 
 import argparse
