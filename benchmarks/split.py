@@ -3,7 +3,8 @@
 python -m benchmarks.split --all --data FOLDER [--seeds 3] [--out FOLDER] [--json FILE]
 python -m benchmarks.split --scenes --seeds 1 --epochs 30
 
---all is every benchmark of split computing, one after the other: this one, split_cifar, split_coder and split_service.
+--all is every benchmark of split computing, one after the other: this one, split_cifar, split_several,
+split_coder and split_service.
 
 --out keeps every seed's package and figures, and a seed whose figures are there is not trained again. Wire bytes are
 whole frames, header and CRC included; a file is the whole file, without any header.
@@ -187,11 +188,12 @@ def main() -> int:
 
 def others(arguments: argparse.Namespace) -> int:
     """Run the other benchmarks of split computing; the first status that is not 0, or 0."""
-    from benchmarks import split_cifar, split_coder, split_service
+    from benchmarks import split_cifar, split_coder, split_service, split_several
 
     data = ["--data", str(arguments.data)] if arguments.data else []
-    common = [*data, "--seeds", str(arguments.seeds), "--out", str(arguments.out)]
-    status = split_cifar.main(["--bottleneck", "--several", *common])
+    common = ["--seeds", str(arguments.seeds), "--out", str(arguments.out)]
+    status = split_cifar.main([*data, *common])
+    status = status or split_several.main(common)
     status = status or split_coder.main([])
     return status or split_service.main(["--all", "--package", str(arguments.out / "seed0")])
 

@@ -1,7 +1,6 @@
-"""CIFAR-10: a bottleneck in front of the shipped ViT, and that ViT dealt to four devices.
+"""CIFAR-10: a bottleneck in front of the shipped ViT.
 
-python -m benchmarks.split_cifar --data FOLDER --bottleneck [--seeds 3] [--out FOLDER]
-python -m benchmarks.split_cifar --data FOLDER --several [--seeds 3] [--out FOLDER]
+python -m benchmarks.split_cifar --data FOLDER [--seeds 3] [--out FOLDER]
 
 The full model is the shipped vit_micro; the test images are the 5,000 of the folder. An epoch is 10,000 training
 images, shifted and mirrored. --out keeps every seed's package and figures; a seed whose figures are there is not
@@ -26,13 +25,12 @@ from bitship import models
 from bitship.errors import BitshipError
 from bitship.graph.base import Array
 from bitship.graph.store import write_atomic
-from bitship.split import deploy
 from bitship.split.evaluate import Result, evaluate, measured
 
 EPOCH = 10_000
 HELD_OUT = 2_000  # of the training images: the exit's confidence
 MODEL, AT = "vit_micro", "patch_embed"
-TRUNK, CHANNELS, DEVICES, FEATURES = 16, 12, 4, 16
+TRUNK, CHANNELS = 16, 12
 TEACHERS = (MODEL, "mobilenet_micro")  # both shipped, both with the same normalisation
 DISTINCT, ASKED = 12, 250  # epochs before their images come again; images a teacher is given at once
 CLAIM_BYTES, CLAIM_POINTS, CLAIM_SMALLER = 0.771, 0.6, 83
@@ -54,20 +52,6 @@ class CifarResult(msgspec.Struct, frozen=True):
     exit_parameters: int
     jpeg_bytes: float
     split: Result
-
-
-class SeveralResult(msgspec.Struct, frozen=True):
-    """One seed of the ViT on several devices; ``recall`` by class, ``recall_without`` [device][class]."""
-
-    seed: int
-    full_accuracy: float
-    full_parameters: int
-    sub_parameters: tuple[int, ...]
-    own: tuple[tuple[int, ...], ...]
-    accuracy: float
-    without: tuple[float, ...]
-    recall: tuple[float, ...]
-    recall_without: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -200,76 +184,8 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
     )
 
 
-def several(seed: int, data: Cifar, out: Path, epochs: int) -> SeveralResult:
-    """Deal the ViT to four devices, train, quantize and measure, with every device and without each."""
-    import torch
-
-    from bitship.models.vit import VitConfig
-    from bitship.split import build
-    from bitship.split import several as dealt
-    from bitship.split.train import Data
-
-    torch.manual_seed(seed)
-    teacher = models.load_module(MODEL)
-    with torch.no_grad():
-        answers = teacher(data.held).argmax(1).numpy()
-    confusion = np.zeros((10, 10))
-    np.add.at(confusion, (data.held_labels.numpy(), answers), 1)
-    own = dealt.groups(confusion, DEVICES)
-    config = VitConfig(dim=24, depth=3, heads=2)
-    subs = []
-    for group in own:
-        chosen = torch.isin(data.held_labels, torch.tensor(group))
-        subs.append(dealt.prune(teacher, config, FEATURES, data.held[chosen][:512], data.held_labels[chosen][:512]))
-    whole = dealt.Several(teacher, subs, dealt.Fusion(DEVICES, FEATURES, 10), own)
-    recipe = dealt.SeveralRecipe(together=2 * epochs)
-    whole.train(Data(data.taught(seed, out)), recipe, report(seed))
-    devices, fusion = dealt.integer_parts(whole, data.held[:256])
-    manifest = deploy.SeveralManifest(
-        name=MODEL,
-        classes=10,
-        own=own,
-        digests=tuple(g.digest for g in (*devices, fusion)),
-        offsets=dealt.integer_offsets(whole, fusion, *data.epoch(DISTINCT)),
-    )
-    package = deploy.write(out / f"several{seed}", manifest, devices, fusion)
-    found, recalls = _fused(package, build.inputs_of(devices[0], data.test), data.test_labels)
-    manifest = msgspec.structs.replace(manifest, accuracy=found[0], without=tuple(found[1:]))
-    deploy.write(out / f"several{seed}", manifest, devices, fusion)
-    return SeveralResult(
-        seed=seed,
-        full_accuracy=float_accuracy(teacher, data),
-        full_parameters=parameters(teacher),
-        sub_parameters=tuple(parameters(s) for s in subs),
-        own=own,
-        accuracy=found[0],
-        without=tuple(found[1:]),
-        recall=recalls[0],
-        recall_without=tuple(recalls[1:]),
-    )
-
-
-def _fused(
-    package: deploy.SeveralPackage, inputs: list[Array], labels: Array
-) -> tuple[list[float], list[tuple[float, ...]]]:
-    """Return accuracy, and recall by class, of all devices and without each."""
-    features = [[g.run(x)[0] for x in inputs] for g in package.devices]
-    accuracy, recalls = [], []
-    for missing in (None, *range(len(features))):
-        answers = np.array(
-            [
-                int(package.fuse([None if d == missing else f[i] for d, f in enumerate(features)]).argmax())
-                for i in range(len(inputs))
-            ]
-        )
-        right = answers == labels
-        accuracy.append(float(right.mean()))
-        recalls.append(tuple(float(right[labels == c].mean()) for c in range(package.manifest.classes)))
-    return accuracy, recalls
-
-
-def show_bottleneck(results: list[CifarResult]) -> None:
-    """Print the bottleneck's table, and whether the claim is reached."""
+def show(results: list[CifarResult]) -> None:
+    """Print the table, and whether the claim is reached."""
     from bitship.cli.output import table
 
     rows = []
@@ -300,61 +216,26 @@ def show_bottleneck(results: list[CifarResult]) -> None:
     )
 
 
-def show_several(results: list[SeveralResult]) -> None:
-    """Print the devices' table."""
-    from bitship.cli.output import table
-
-    rows = []
-    for s in results:
-        smaller = f"{s.full_parameters / max(s.sub_parameters):.1f}"
-
-        def row(lost: str, accuracy: float, kept: str, of: SeveralResult = s, by: str = smaller) -> tuple[object, ...]:
-            against = f"{100 * (accuracy - of.full_accuracy):+.2f}"
-            return of.seed, lost, f"{100 * accuracy:.2f}", against, by, kept
-
-        rows.append(row("none", s.accuracy, "-"))
-        for device, (accuracy, recall) in enumerate(zip(s.without, s.recall_without, strict=True)):
-            kept = sum(b >= a - 0.01 for a, b in zip(s.recall, recall, strict=True))
-            rows.append(row(f"{device} {list(s.own[device])}", accuracy, f"{kept} of 10"))
-    table(
-        "vit_micro on four devices, CIFAR-10, integer sub-models and fusion (measured)",
-        ["seed", "lost", "right %", "against full", "sub-model smaller x", "classes at full accuracy (1 point)"],
-        rows,
-        left=2,
-    )
-
-
 def main(words: Sequence[str] | None = None) -> int:
-    """Train what is not there yet, and print the tables."""
+    """Train what is not there yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--bottleneck", action="store_true")
-    parser.add_argument("--several", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--epochs",
-        type=int,
-        default=40,
-        help="of 10,000 images, of the bottleneck's longest stage; twice as many for several devices",
-    )
+    parser.add_argument("--epochs", type=int, default=40, help="of 10,000 images, of the longest stage")
     parser.add_argument("--out", type=Path, default=Path("build/split"))
     arguments = parser.parse_args(words)
-    if not (arguments.bottleneck or arguments.several):
-        parser.error("give --bottleneck or --several")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    data, out, epochs = load(data_folder(arguments.data)), arguments.out, arguments.epochs
-    if arguments.bottleneck:
-        show_bottleneck(kept(arguments, "cifar", CifarResult, lambda seed: bottleneck(seed, data, out, epochs)))
-    if arguments.several:
-        show_several(kept(arguments, "several", SeveralResult, lambda seed: several(seed, data, out, epochs)))
+    out, epochs = arguments.out, arguments.epochs
+    out.mkdir(parents=True, exist_ok=True)
+    data = load(data_folder(arguments.data))
+    show(kept(out, arguments.seeds, "cifar", CifarResult, lambda seed: bottleneck(seed, data, out, epochs)))
     return 0
 
 
-def kept(arguments: Any, name: str, kind: Any, make: Any) -> list[Any]:
+def kept(out: Path, seeds: int, name: str, kind: Any, make: Any) -> list[Any]:
     """Return every seed's figures: read where they are there, made and written where not."""
     found = []
-    for seed in range(arguments.seeds):
-        path = arguments.out / f"{name}{seed}.json"
+    for seed in range(seeds):
+        path = out / f"{name}{seed}.json"
         if not path.exists():
             write_atomic(path, msgspec.json.encode(make(seed)))
         found.append(msgspec.json.decode(path.read_bytes(), type=kind))

@@ -242,7 +242,7 @@ def offsets(whole: Array, without: Array, labels: Array, own: Sequence[Sequence[
         lost = sorted(own[device], key=lambda c: before[c] - full[c])[:GIVEN_UP]
         kept = np.setdiff1d(np.arange(classes), lost)
         for step in range(ASCENT):
-            short = full + SPARE - recall(logits + found[device])
+            short = np.minimum(full + SPARE, 1.0) - recall(logits + found[device])
             found[device, kept] += FIRST_STEP * (1 - step / ASCENT) * short[kept]
         found[device] -= found[device].min()
     return found

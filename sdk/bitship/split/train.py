@@ -159,8 +159,9 @@ def classifier(network: Any, data: Data, recipe: Recipe, epochs: int, report: Re
     def loss_of(_: int, x: Any, y: Any) -> Any:
         return torch.nn.functional.cross_entropy(network(x), y, label_smoothing=0.05)
 
-    stage = Stage("full model", epochs, recipe.batch, recipe.rate, recipe.weight_decay)
-    optimise(stage, network.parameters(), data.epoch, loss_of, report)
+    stage = Stage("full model", epochs, recipe.batch, recipe.rate, recipe.weight_decay, muon=recipe.muon)
+    rest, inner = matrices_of(network) if recipe.muon else (network.parameters(), ())
+    optimise(stage, rest, data.epoch, loss_of, report, inner)
     return network.eval()
 
 
