@@ -63,17 +63,18 @@ class Task:
     epoch: Callable[[int], tuple[Any, ...]]
     seen: tuple[Any, Any]
     test: tuple[Array, Array]
-    epochs: int
+    recipe: Any
 
 
 def cifar(data: Cifar, seed: int, out: Path, epochs: int) -> Task:
     """Return the shipped ViT."""
     from bitship.models.vit import VitConfig
+    from bitship.split.several import SeveralRecipe
 
     seen, test = (data.held, data.held_labels), (data.test, data.test_labels)
-    config = VitConfig(dim=24, depth=3, heads=2)
+    config, recipe = VitConfig(dim=24, depth=3, heads=2), SeveralRecipe(together=epochs)
     return Task(
-        "vit_micro, CIFAR-10", models.load_module("vit_micro"), config, data.taught(seed, out), seen, test, epochs
+        "vit_micro, CIFAR-10", models.load_module("vit_micro"), config, data.taught(seed, out), seen, test, recipe
     )
 
 
@@ -83,6 +84,7 @@ def digits(seed: int, epochs: int) -> Task:
     from sklearn.datasets import load_digits
 
     from bitship.models.vit import VitConfig, vit
+    from bitship.split.several import SeveralRecipe
     from bitship.split.train import Data, Recipe, classifier
 
     found = load_digits()
@@ -104,10 +106,11 @@ def digits(seed: int, epochs: int) -> Task:
     torch.set_num_threads(1)
     full = vit(VitConfig(image=SIDE, patch=4))
     recipe = Recipe(batch=128, rate=1e-3, muon=0.02, weight_decay=0.05)
+    apart = SeveralRecipe(together=epochs, missing=0.25)
     full = classifier(full, Data(epoch), recipe, FULL_EPOCHS, report(seed))
     config = VitConfig(image=SIDE, patch=4, dim=24, depth=3, heads=2)
     test = (images[-TESTED:].numpy(), labels[-TESTED:].numpy())
-    return Task("a ViT of the digits", full, config, epoch, epoch(FULL_EPOCHS), test, epochs)
+    return Task("a ViT of the digits", full, config, epoch, epoch(FULL_EPOCHS), test, apart)
 
 
 def several(task: Task, seed: int, out: Path) -> SeveralResult:
@@ -132,14 +135,14 @@ def several(task: Task, seed: int, out: Path) -> SeveralResult:
         chosen = torch.isin(labels, torch.tensor(group))
         subs.append(dealt.prune(task.full, task.small, FEATURES, seen[chosen][:512], labels[chosen][:512]))
     whole = dealt.Several(task.full, subs, dealt.Fusion(DEVICES, FEATURES, 10), own)
-    whole.train(Data(task.epoch), dealt.SeveralRecipe(together=task.epochs), report(seed))
+    whole.train(Data(task.epoch), task.recipe, report(seed))
     devices, fusion = dealt.integer_parts(whole, seen[:256])
     manifest = deploy.SeveralManifest(
         name=task.name,
         classes=10,
         own=own,
         digests=tuple(g.digest for g in (*devices, fusion)),
-        offsets=dealt.integer_offsets(whole, fusion, *task.epoch(2 * task.epochs)[:2]),
+        offsets=dealt.integer_offsets(whole, fusion, *task.epoch(2 * task.recipe.together)[:2]),
     )
     package = deploy.write(out, manifest, devices, fusion)
     found, recalls = _fused(package, build.inputs_of(devices[0], task.test[0]), task.test[1])
@@ -209,7 +212,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--cifar", action="store_true", help="the shipped ViT and CIFAR-10, half an hour a seed")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, help="of all devices together; 60, with --cifar 80")
+    parser.add_argument("--epochs", type=int, help="of all devices together; 40, with --cifar 80")
     parser.add_argument("--out", type=Path, default=Path("build/split"))
     arguments = parser.parse_args(words)
     out, name = arguments.out, "several_cifar" if arguments.cifar else "several"
@@ -217,7 +220,7 @@ def main(words: Sequence[str] | None = None) -> int:
     data = load(data_folder(arguments.data)) if arguments.cifar else None
 
     def one(seed: int) -> SeveralResult:
-        task = cifar(data, seed, out, arguments.epochs or 80) if data else digits(seed, arguments.epochs or 60)
+        task = cifar(data, seed, out, arguments.epochs or 80) if data else digits(seed, arguments.epochs or 40)
         return several(task, seed, out / f"{name}{seed}")
 
     show(kept(out, arguments.seeds, name, SeveralResult, one))

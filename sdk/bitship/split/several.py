@@ -23,7 +23,6 @@ from bitship.models.vit import VisionTransformer, VitConfig, vit
 from bitship.quantization import quantize
 from bitship.split.train import Data, Report, Stage, divergence, matrices_of, optimise
 
-MISSING = 0.08  # how often a device is missing in training
 GIVEN_UP = 2  # classes of a missing device that pay for the others
 SPARE = 0.01  # recall above that with all devices that the others are brought to, on the images of calibration
 ASKED = 500  # images a sub-model is given at once
@@ -147,6 +146,7 @@ class SeveralRecipe:
 
     alone, together  epochs of each for itself, and of all with the fusion head
     rate             of AdamW, half its cycle's top; ``muon`` is the top of Muon, which takes the blocks' matrices
+    missing          how often a device gives nothing in training; at most one at a time
     """
 
     alone: int = 2
@@ -156,6 +156,7 @@ class SeveralRecipe:
     muon: float = 0.02
     weight_decay: float = 0.05
     distillation: float = 2.0
+    missing: float = 0.1
 
 
 class Several:
@@ -211,7 +212,7 @@ class Several:
     def _together(
         self, draw: np.random.Generator, recipe: SeveralRecipe, _: int, x: Any, y: Any, given: Any = None
     ) -> Any:
-        present = (draw.random((len(self.subs), len(x))) >= MISSING).astype(np.float32)
+        present = (draw.random((len(self.subs), len(x))) >= recipe.missing).astype(np.float32)
         present[:, present.sum(0) < len(self.subs) - 1] = 1.0  # at most one is missing
         if given is None:
             with torch.no_grad():
