@@ -31,6 +31,7 @@ EPOCH = 10_000
 HELD_OUT = 2_000  # of the training images: the exit's confidence
 MODEL, AT = "vit_micro", "patch_embed"
 TRUNK, CHANNELS = 16, 12
+LIMIT = 127.5 / 8  # of the features: eight codes are one step of the rung
 TEACHERS = (MODEL, "mobilenet_micro")  # both shipped, both with the same normalisation
 DISTINCT, ASKED = 12, 250  # epochs before their images come again; images a teacher is given at once
 CLAIM_BYTES, CLAIM_POINTS, CLAIM_SMALLER = 0.771, 0.6, 83
@@ -147,22 +148,23 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
     from torch import nn
 
     from bitship.split import build
-    from bitship.split.bottleneck import Head, block, exit_branch
+    from bitship.split.bottleneck import Head, Residual, block, exit_branch
     from bitship.split.train import Data, Recipe, Split
 
     torch.manual_seed(seed)
     teacher = models.load_module(MODEL)
-    head = Head(block(3, TRUNK, 2), nn.Conv2d(TRUNK, CHANNELS, 3, 2, 1), exit_branch(TRUNK, 10, (16, 24)))
-    decoder = nn.Sequential(block(CHANNELS, 64), block(64, 64), nn.Conv2d(64, 64, 1))
+    encode = nn.Sequential(nn.Conv2d(TRUNK, CHANNELS, 3, 2, 1), nn.Hardtanh(-LIMIT, LIMIT))
+    head = Head(block(3, TRUNK, 2), encode, exit_branch(TRUNK, 10, (16, 24)))
+    decoder = nn.Sequential(block(CHANNELS, 64), Residual(64), Residual(64), nn.Conv2d(64, 64, 1))
     recipe = Recipe(
         distil=max(epochs // 6, 1),
         joint=epochs,
         fit=max(epochs // 5, 1),
         batch=128,
         rate=8e-4,
-        beta=1.8e-4,
+        beta=2.3e-4,
         ramp=(epochs // 6, epochs // 3),
-        steps=(1.0, 2.0),
+        steps=(1.0,),
     )
     split = Split(teacher, AT, head, decoder, torch.from_numpy(data.test[:1]), recipe)
     feed = Data(data.taught(seed, out))
@@ -221,7 +223,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40, help="of 10,000 images, of the longest stage")
+    parser.add_argument("--epochs", type=int, default=30, help="of 10,000 images, of the longest stage")
     parser.add_argument("--out", type=Path, default=Path("build/split"))
     arguments = parser.parse_args(words)
     out, epochs = arguments.out, arguments.epochs

@@ -49,7 +49,8 @@ def split() -> training.Split:
         bottleneck.block(3, 4, 2), torch.nn.Conv2d(4, CHANNELS, 3, 2, 1), bottleneck.exit_branch(4, CLASSES, (4, 6))
     )
     recipe = training.Recipe(distil=1, joint=1, fit=1, batch=8, ramp=(0, 1), steps=(0.125, 0.5))
-    return training.Split(backbone(), "1", head, bottleneck.block(CHANNELS, 6), images(1), recipe)
+    decoder = torch.nn.Sequential(bottleneck.block(CHANNELS, 6), bottleneck.Residual(6))
+    return training.Split(backbone(), "1", head, decoder, images(1), recipe)
 
 
 @pytest.fixture(scope="module")

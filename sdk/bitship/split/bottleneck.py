@@ -24,6 +24,20 @@ def block(i: int, o: int, stride: int = 1, kernel: int = 3, groups: int = 1) -> 
     return nn.Sequential(conv, nn.BatchNorm2d(o), nn.ReLU())
 
 
+class Residual(nn.Module):  # type: ignore[misc]
+    """Two convolutions beside a shortcut, for a decoder; channels and size stay."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = block(width, width)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Any) -> Any:
+        """x, result  [N, width, H, W]."""
+        return self.relu(x + self.second(self.first(x)))
+
+
 class Head(nn.Module):  # type: ignore[misc]
     """What runs on the device: trunk, bottleneck and exit.
 
