@@ -279,7 +279,7 @@ def test_metrics_and_spans_tell_the_stages(made: SplitPackage) -> None:
     provider.add_span_processor(pytest.importorskip("opentelemetry.sdk.trace.export").SimpleSpanProcessor(memory))
     wire = Wire(made)
     with serving(made) as server:
-        server.server.tracing = Tracing(provider)
+        server.server.servicer.tracing = Tracing(provider)
         http = server.server.metrics.serve(0)
         still_serves(server, wire, made)
         refused(server, b"\xff", 1.0)
