@@ -102,6 +102,33 @@ def serve(
     console().print(f"drained: {outcomes}")
 
 
+def serve_ray(
+    package: PackageFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the gRPC proxy, on loopback; 0 is any.")] = 8001,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that each hold the tail.")] = 1,
+    tail: Annotated[str, typer.Option(help="What runs the tail: host, tvm, executorch or firmware.")] = "host",
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Most inputs of a batch, in each replica.")] = 8,
+    wait_ms: Annotated[float, typer.Option(min=0, max=1000, help="How long a batch's first input waits.")] = 2.0,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait, in each replica.")] = 64,
+    scratch: Annotated[Path | None, typer.Option(help="A folder with a short path, for Ray's files.")] = None,
+    start_s: Annotated[float, typer.Option(min=1, help="How long Ray may take to come up.")] = 120.0,
+) -> None:
+    """Serve a package's tail on this machine's loopback with Ray Serve, which scales it over processes."""
+    import signal
+    import threading
+
+    from bitship.split.ray_serve import RayOptions, serving_on_ray
+
+    options = RayOptions(port, replicas, batch, wait_ms, queue, scratch, start_s)
+    done = threading.Event()
+    with serving_on_ray(package, tail, options) as address:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: done.set())
+        console().print(f"serving {package.name} at {address} (Ray Serve, replicas: {replicas}; loopback, no TLS)")
+        done.wait()
+    console().print("stopped")
+
+
 def gateway(
     package: PackageFolder,
     server: Server,
@@ -256,6 +283,6 @@ MODELS = (
     split_models.demo,
     split_models.deploy,
 )
-COMMANDS: tuple[Callable[..., None], ...] = (serve, gateway, certs, proxy, infer, *split_models.COMMANDS)
+COMMANDS: tuple[Callable[..., None], ...] = (serve, serve_ray, gateway, certs, proxy, infer, *split_models.COMMANDS)
 for command in COMMANDS:
     app.command()(command)
