@@ -202,6 +202,7 @@ def _deploy(serve: Any, package: Path, tail: str, options: RayOptions, port: int
             "grpc_servicer_functions": [f"{_HERE}.{add_servicer.__name__}"],
             "enable_reflection": False,
         },
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
         proxy_location="HeadOnly",
     )
     words = {"package": package.resolve(), "replicas": options.replicas, "tail": tail}
