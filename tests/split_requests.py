@@ -1,10 +1,14 @@
 """Requests of the Open Inference Protocol, made by hand, to a server of this process."""
 
+import time
 from typing import Any, Protocol
 
+import numpy as np
 import pytest
 from benchmarks.split_parts import SMALL, images
 
+from bitship.graph.base import Array
+from bitship.graph.ir import Quant
 from bitship.split.frame import Frame
 from bitship.split.oip import service
 from bitship.split.package import SplitPackage
@@ -17,6 +21,25 @@ class Served(Protocol):
 
     @property
     def address(self) -> str: ...
+
+
+class SlowTail:
+    """Takes as long as it is told to for every batch."""
+
+    datatype = "INT32"
+
+    def __init__(self, seconds: float, batch: int = 1) -> None:
+        self.quant: Quant | None = None
+        self.seconds, self.batch = seconds, batch
+        self.batches: list[int] = []
+
+    def run(self, codes: Array) -> Array:
+        time.sleep(self.seconds)
+        self.batches.append(len(codes))
+        return np.arange(10 * len(codes), dtype=np.int32).reshape(-1, 10)
+
+    def close(self) -> None:
+        pass
 
 
 def sent(wire: Wire, made: SplitPackage, rung: int = 0, zstd: bool = False) -> Frame:
