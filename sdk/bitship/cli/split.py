@@ -122,9 +122,9 @@ def serve_ray(
 
     options = RayOptions(port, replicas, batch, wait_ms, queue, scratch, start_s)
     done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # before it starts, which Ray does not like to be interrupted in
+        signal.signal(number, lambda *_: done.set())
     with serving_on_ray(package, tail, options) as address:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: done.set())
         console().print(f"serving {package.name} at {address} (Ray Serve, replicas: {replicas}; loopback, no TLS)")
         done.wait()
     console().print("stopped")

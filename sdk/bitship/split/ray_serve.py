@@ -9,8 +9,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -178,7 +180,8 @@ def serving_on_ray(package: Path, tail: str = HOST, options: RayOptions | None =
 
 
 def _start(ray: Any, replicas: int, scratch: Path) -> None:
-    """Start Ray's processes, as children of this one."""
+    """Start Ray's processes, as children of this one. What SIGTERM did here, which Ray takes, it does again then."""
+    mine = signal.getsignal(signal.SIGTERM)
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, replicas),
@@ -189,6 +192,8 @@ def _start(ray: Any, replicas: int, scratch: Path) -> None:
         runtime_env={"worker_process_setup_hook": f"{_HERE}.{keep_on_loopback.__name__}"},
         _temp_dir=str(scratch),
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, mine)
     if not is_loopback(node := ray.util.get_node_ip_address()):
         raise DeviceError(f"its node is at {node}, not on loopback; was ray imported before without {_ONE_NODE}=0?")
 
