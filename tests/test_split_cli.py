@@ -128,6 +128,8 @@ def test_errors_are_one_line(made: SplitPackage, inputs: Path, tmp_path: Path) -
             "give --certs": ("infer", made.path, inputs, "--server", "example.org:80"),
             "no .npy file": ("infer", made.path, made.path / "split.json"),
             "listens on loopback alone": ("gateway", made.path, "--server", "127.0.0.1:1", "--listen", "0.0.0.0:0"),
+            "a broker needs tls and a token": ("gateway", made.path, "--server", "127.0.0.1:1", "--mqtt", "a.org:1883"),
+            "other than + and #": ("gateway", made.path, "--server", "[::1]:1", "--mqtt", "[::1]:1", "--topic", "a/+"),
             "cannot be opened": ("gateway", made.path, "--server", "127.0.0.1:1", "--serial", tmp_path / "tty"),
         }
         for text, words in cases.items():

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.split_parts import SMALL, images, make
-from split_requests import call, refused, sent, still_serves
+from split_requests import SlowTail, call, refused, sent, still_serves
 
 from bitship.errors import DeviceError, MissingDependencyError, TargetError
 from bitship.graph.base import Array
-from bitship.graph.ir import Quant
 from bitship.split import package
 from bitship.split.client import SplitClient, graph_head
 from bitship.split.frame import Refusal, RefusedError, Source
@@ -125,25 +124,6 @@ def test_health_and_metadata_are_those_of_the_protocol(made: SplitPackage) -> No
         response = call(server, infer_request(Wire(made), sent(Wire(made), made)))
         assert len(response.raw_output_contents[0]) == 10
         assert {"queue_us", "decode_us", "inference_us", "encode_us", "batch"} == set(response.parameters)
-
-
-class SlowTail:
-    """Takes as long as it is told to for every batch."""
-
-    datatype = "INT32"
-
-    def __init__(self, seconds: float, batch: int = 1) -> None:
-        self.quant: Quant | None = None
-        self.seconds, self.batch = seconds, batch
-        self.batches: list[int] = []
-
-    def run(self, codes: Array) -> Array:
-        time.sleep(self.seconds)
-        self.batches.append(len(codes))
-        return np.arange(10 * len(codes), dtype=np.int32).reshape(-1, 10)
-
-    def close(self) -> None:
-        pass
 
 
 def test_a_full_queue_refuses_at_once_and_what_waits_is_answered(made: SplitPackage) -> None:
@@ -279,7 +259,7 @@ def test_metrics_and_spans_tell_the_stages(made: SplitPackage) -> None:
     provider.add_span_processor(pytest.importorskip("opentelemetry.sdk.trace.export").SimpleSpanProcessor(memory))
     wire = Wire(made)
     with serving(made) as server:
-        server.server.tracing = Tracing(provider)
+        server.server.servicer.tracing = Tracing(provider)
         http = server.server.metrics.serve(0)
         still_serves(server, wire, made)
         refused(server, b"\xff", 1.0)

@@ -12,6 +12,7 @@ from bitship.cli.output import console, emit_json, table
 from bitship.errors import DeviceError
 
 if TYPE_CHECKING:
+    from bitship.split.gateway import Gateway
     from bitship.split.remote import Remote
     from bitship.split.security import Security
     from bitship.split.wire import Wire
@@ -102,6 +103,33 @@ def serve(
     console().print(f"drained: {outcomes}")
 
 
+def serve_ray(
+    package: PackageFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the gRPC proxy, on loopback; 0 is any.")] = 8001,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that each hold the tail.")] = 1,
+    tail: Annotated[str, typer.Option(help="What runs the tail: host, tvm, executorch or firmware.")] = "host",
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Most inputs of a batch, in each replica.")] = 8,
+    wait_ms: Annotated[float, typer.Option(min=0, max=1000, help="How long a batch's first input waits.")] = 2.0,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait, in each replica.")] = 64,
+    scratch: Annotated[Path | None, typer.Option(help="A folder with a short path, for Ray's files.")] = None,
+    start_s: Annotated[float, typer.Option(min=1, help="How long Ray may take to come up.")] = 120.0,
+) -> None:
+    """Serve a package's tail on this machine's loopback with Ray Serve, which scales it over processes."""
+    import signal
+    import threading
+
+    from bitship.split.ray_serve import RayOptions, serving_on_ray
+
+    options = RayOptions(port, replicas, batch, wait_ms, queue, scratch, start_s)
+    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # before it starts, which Ray does not like to be interrupted in
+        signal.signal(number, lambda *_: done.set())
+    with serving_on_ray(package, tail, options) as address:
+        console().print(f"serving {package.name} at {address} (Ray Serve, replicas: {replicas}; loopback, no TLS)")
+        done.wait()
+    console().print("stopped")
+
+
 def gateway(
     package: PackageFolder,
     server: Server,
@@ -109,8 +137,13 @@ def gateway(
     baud: Annotated[int, typer.Option(help="Of the serial port.")] = 115200,
     listen: Annotated[str | None, typer.Option(help="Or a loopback HOST:PORT where devices connect by TCP.")] = None,
     certs: CertsFolder = None,
+    mqtt: Annotated[str | None, typer.Option(help="Or an MQTT broker, HOST:PORT, that devices publish at.")] = None,
+    topic: Annotated[str, typer.Option(help="Devices publish at TOPIC/DEVICE/up, answers go to .../down.")] = "bitship",
+    mqtt_ca: Annotated[Path | None, typer.Option(help="The authority of the broker's certificate: TLS.")] = None,
+    mqtt_user: Annotated[str | None, typer.Option(help="Who the broker takes this gateway for.")] = None,
+    mqtt_token: Annotated[Path | None, typer.Option(help="A file (mode 600) with the broker's password.")] = None,
 ) -> None:
-    """Forward framed features of a device, over a serial line or TCP, to a server."""
+    """Forward framed features of a device, over a serial line, TCP or MQTT, to a server."""
     import contextlib
     import socket
 
@@ -120,11 +153,14 @@ def gateway(
     from bitship.split.security import is_loopback
     from bitship.split.wire import Wire
 
-    if (serial is None) == (listen is None):
-        raise typer.BadParameter("one of --serial and --listen is needed")
+    if [serial, listen, mqtt].count(None) != 2:
+        raise typer.BadParameter("one of --serial, --listen and --mqtt is needed")
     wire = Wire(packages.read(package))
     made = Gateway(wire, _remote(wire, server, certs))
     try:
+        if mqtt is not None:
+            _serve_mqtt(made, mqtt, topic, mqtt_ca, mqtt_user, mqtt_token, server)
+            return
         if serial is not None:
             try:
                 line = SerialLine(serial, baud)
@@ -146,6 +182,22 @@ def gateway(
     finally:
         made.remote.close()
         console().print(f"gateway: {made.frames} answered, {made.refusals} refused")
+
+
+def _serve_mqtt(
+    gateway: "Gateway", where: str, topic: str, ca: Path | None, user: str | None, token: Path | None, server: str
+) -> None:
+    import signal
+    import threading
+
+    from bitship.split import mqtt
+    from bitship.split.security import read_token
+
+    broker = mqtt.Broker(*_address(where), topic, ca, user, None if token is None else read_token(token))
+    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: done.set())
+    mqtt.serve(gateway, broker, lambda: console().print(f"gateway: {broker} {topic}/+/up to {server}"), done)
 
 
 def certs(
@@ -256,6 +308,6 @@ MODELS = (
     split_models.demo,
     split_models.deploy,
 )
-COMMANDS: tuple[Callable[..., None], ...] = (serve, gateway, certs, proxy, infer, *split_models.COMMANDS)
+COMMANDS: tuple[Callable[..., None], ...] = (serve, serve_ray, gateway, certs, proxy, infer, *split_models.COMMANDS)
 for command in COMMANDS:
     app.command()(command)

@@ -1,4 +1,4 @@
-"""Frames on one side (serial line, pseudo terminal, TCP), a remote tail on the other."""
+"""Frames on one side (serial line, pseudo terminal, TCP; mqtt.py: a broker), a remote tail on the other."""
 
 import socket
 import threading
@@ -85,12 +85,16 @@ class Gateway:
             began = time.monotonic()
             reply = self.remote.send(frame, self.timeout_s)
         except RefusedError as e:
-            self.refusals += 1
-            payload = refusal(e.code, e.said)
-            return Frame(Kind.REFUSAL, payload, 0, frame.rung, frame.sequence, frame.model, frame.table)
+            return self.refuse(frame, e)
         self.frames += 1
         self.remote_s += time.monotonic() - began
         return Frame(Kind.ANSWER, reply.answer.pack(), 0, frame.rung, frame.sequence, frame.model, frame.table)
+
+    def refuse(self, frame: Frame, error: RefusedError) -> Frame:
+        """Return what a device is sent for a frame that is refused."""
+        self.refusals += 1
+        payload = refusal(error.code, error.said)
+        return Frame(Kind.REFUSAL, payload, 0, frame.rung, frame.sequence, frame.model, frame.table)
 
     def _device(self, connection: socket.socket, places: threading.BoundedSemaphore) -> None:
         line = SocketLine(connection)

@@ -149,10 +149,15 @@ class TorchTail:
         """Nothing was opened."""
 
 
-def open_tail(graph: Graph, name: str, batch: int) -> Tail:
-    """Load the integer graph through ``name``, one of TAILS; TargetError for another."""
-    if name == HOST:
-        return GraphTail.on_host(graph, batch)
+def check_tail(name: str) -> None:
+    """Raise TargetError for a name that is none of TAILS."""
     if name not in TAILS:
         raise TargetError(f"tail '{name}': unknown, there are {', '.join(TAILS)}")
+
+
+def open_tail(graph: Graph, name: str, batch: int) -> Tail:
+    """Load the integer graph through ``name``, one of TAILS; TargetError for another."""
+    check_tail(name)
+    if name == HOST:
+        return GraphTail.on_host(graph, batch)
     return GraphTail.on_back_end(graph, ConverterName(name), batch)

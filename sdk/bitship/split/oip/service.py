@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from bitship.extras import require
-from bitship.split.frame import Refusal
+from bitship.split.frame import Refusal, RefusedError
 
 SERVICE = "inference.GRPCInferenceService"
 INFER = "ModelInfer"
@@ -44,6 +44,13 @@ _OTHER = {
 }
 
 
+class UnknownModelError(RefusedError):
+    """A request is for a model of another name or version."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Refusal.WRONG_MODEL, message)
+
+
 def grpc() -> Any:
     """Return the grpc module; its own lines on stderr are off unless GRPC_VERBOSITY asks for them."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -53,6 +60,12 @@ def grpc() -> Any:
 def messages() -> Any:
     """Return the module of the protocol's messages."""
     return require("bitship.split.oip.open_inference_pb2", "split", "split computing over gRPC")
+
+
+def status_of(error: RefusedError) -> Any:
+    """Return grpc's status code of a refusal; the details are the error's text, with the refusal's name first."""
+    name = "NOT_FOUND" if isinstance(error, UnknownModelError) else STATUS[error.code]
+    return getattr(grpc().StatusCode, name)
 
 
 def refusal_of(status: str, details: str) -> Refusal:
