@@ -162,7 +162,7 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
         fit=max(epochs // 5, 1),
         batch=128,
         rate=1e-3,
-        beta=2e-4,
+        beta=1.5e-4,
         ramp=(epochs // 6, epochs // 3),
         steps=(1.0,),
     )
@@ -223,7 +223,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=45, help="of 10,000 images, of the longest stage")
+    parser.add_argument("--epochs", type=int, default=100, help="of 10,000 images, of the longest stage")
     parser.add_argument("--out", type=Path, default=Path("build/split"))
     arguments = parser.parse_args(words)
     out, epochs = arguments.out, arguments.epochs
