@@ -162,7 +162,7 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
         fit=max(epochs // 5, 1),
         batch=128,
         rate=1e-3,
-        beta=1.5e-4,
+        beta=1e-4,
         ramp=(epochs // 6, epochs // 3),
         steps=(1.0,),
     )
