@@ -31,7 +31,7 @@ EPOCH = 10_000
 HELD_OUT = 2_000  # of the training images: the exit's confidence
 MODEL, AT = "mobilenet_micro", "blocks.2"
 TRUNK, CHANNELS = 16, 12
-LIMIT = 127.5 / 8  # of the features: eight codes are one step of the rung
+LIMIT = 127.5 / 16  # of the features: sixteen codes are one step of the rung
 TEACHERS = ("vit_micro", MODEL)  # both shipped, both with the same normalisation
 DISTINCT, ASKED = 12, 250  # epochs before their images come again; images a teacher is given at once
 CLAIM_BYTES, CLAIM_POINTS, CLAIM_SMALLER = 0.771, 0.6, 83
@@ -162,7 +162,7 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
         fit=max(epochs // 5, 1),
         batch=128,
         rate=1e-3,
-        beta=1e-4,
+        beta=1.4e-4,
         ramp=(epochs // 6, epochs // 3),
         steps=(1.0,),
     )
