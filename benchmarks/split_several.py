@@ -106,7 +106,7 @@ def digits(seed: int, epochs: int) -> Task:
     torch.set_num_threads(1)
     full = vit(VitConfig(image=SIDE, patch=4))
     recipe = Recipe(batch=128, rate=1e-3, muon=0.02, weight_decay=0.05)
-    apart = SeveralRecipe(together=epochs, missing=0.25)
+    apart = SeveralRecipe(together=epochs, missing=0.7)
     full = classifier(full, Data(epoch), recipe, FULL_EPOCHS, report(seed))
     config = VitConfig(image=SIDE, patch=4, dim=24, depth=3, heads=2)
     test = (images[-TESTED:].numpy(), labels[-TESTED:].numpy())

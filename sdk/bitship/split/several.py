@@ -146,7 +146,7 @@ class SeveralRecipe:
 
     alone, together  epochs of each for itself, and of all with the fusion head
     rate             of AdamW, half its cycle's top; ``muon`` is the top of Muon, which takes the blocks' matrices
-    missing          how often a device gives nothing in training; at most one at a time
+    missing          for how many images of training one device, any of them, gives nothing
     """
 
     alone: int = 2
@@ -156,7 +156,7 @@ class SeveralRecipe:
     muon: float = 0.02
     weight_decay: float = 0.05
     distillation: float = 2.0
-    missing: float = 0.1
+    missing: float = 0.3
 
 
 class Several:
@@ -212,8 +212,8 @@ class Several:
     def _together(
         self, draw: np.random.Generator, recipe: SeveralRecipe, _: int, x: Any, y: Any, given: Any = None
     ) -> Any:
-        present = (draw.random((len(self.subs), len(x))) >= recipe.missing).astype(np.float32)
-        present[:, present.sum(0) < len(self.subs) - 1] = 1.0  # at most one is missing
+        lost = np.where(draw.random(len(x)) < recipe.missing, draw.integers(0, len(self.subs), len(x)), -1)
+        present = (np.arange(len(self.subs))[:, None] != lost).astype(np.float32)
         if given is None:
             with torch.no_grad():
                 given = self.teacher(x)
