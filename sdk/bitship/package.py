@@ -12,6 +12,7 @@ from types import FrameType
 import msgspec
 import numpy as np
 
+from bitship.arrays import load_npz
 from bitship.converters.base import Artifact, Conversion, Footprint, Numerics
 from bitship.errors import BitshipError, PackageError
 from bitship.graph import Graph, Port, store
@@ -82,9 +83,9 @@ class Package:
         """Return the golden (inputs, outputs), one tuple per vector."""
         path = self.path / VECTORS
         try:
-            with np.load(path, allow_pickle=False) as data:
-                inputs = [data[f"input_{i}"] for i in range(len(self.manifest.inputs))]
-                outputs = [data[f"output_{i}"] for i in range(len(self.manifest.outputs))]
+            data = load_npz(path)
+            inputs = [data[f"input_{i}"] for i in range(len(self.manifest.inputs))]
+            outputs = [data[f"output_{i}"] for i in range(len(self.manifest.outputs))]
         except (OSError, ValueError, KeyError) as e:
             raise PackageError(f"{path}: damaged: {e}") from None
         return list(zip(*inputs, strict=True)), list(zip(*outputs, strict=True))

@@ -77,14 +77,12 @@ def _call_factory(model: str) -> Any:
 
 
 def _read_calibration(path: Path) -> list[Any]:
-    import numpy as np
-
+    from bitship.arrays import load_npz
     from bitship.extras import require
 
     torch = require("torch", "torch", "--calibration")
     try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = [data[k] for k in data.files]
+        arrays = list(load_npz(path).values())
     except (OSError, ValueError, KeyError) as e:
         raise FormatError(f"{path}: not a readable .npz: {e}") from None
     if not arrays or len({len(a) for a in arrays}) != 1 or len(arrays[0]) == 0:

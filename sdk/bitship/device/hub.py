@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bitship.arrays import load_npz
 from bitship.converters import qai_hub
 from bitship.device.base import DeviceSession, OpSamples, Samples
 from bitship.errors import DeviceError, MissingDependencyError
@@ -125,8 +126,8 @@ class _HubSession:
         results = self.folder / "results.npz"
         said = self._ask("inference", data=str(data), data_digest=digest[:16], results=str(results))
         self.about["inference job"] = said["job"]
-        with np.load(results, allow_pickle=False) as found:
-            columns = [found[f"output_{i}"] for i in range(len(found.files))]
+        found = load_npz(results)
+        columns = [found[f"output_{i}"] for i in range(len(found))]
         if len(columns) != len(self.graph.outputs) or any(len(c) != len(rows) for c in columns):
             raise DeviceError(
                 f"qai-hub: outputs {', '.join(said['outputs'])} of {len(columns[0])} samples came back; "
