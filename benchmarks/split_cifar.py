@@ -34,6 +34,7 @@ TRUNK, CHANNELS = 16, 12
 LIMIT = 127.5 / 16  # of the features: sixteen codes are one step of the rung
 TEACHERS = ("vit_micro", MODEL)  # both shipped, both with the same normalisation
 DISTINCT, ASKED = 12, 250  # epochs before their images come again; images a teacher is given at once
+CODED = 6  # epochs whose codes the tail is fitted to
 CLAIM_BYTES, CLAIM_POINTS, CLAIM_SMALLER = 0.771, 0.6, 83
 
 
@@ -154,7 +155,7 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
     torch.manual_seed(seed)
     teacher = models.load_module(MODEL)
     encode = nn.Sequential(nn.Conv2d(TRUNK, CHANNELS, 3, 2, 1), nn.Hardtanh(-LIMIT, LIMIT))
-    head = Head(block(3, TRUNK, 2), encode, exit_branch(TRUNK, 10, (16, 24)))
+    head = Head(block(3, TRUNK, 2), encode, exit_branch(TRUNK, 10, (16, 24)), apart=True)
     decoder = nn.Sequential(block(CHANNELS, 64), Residual(64), Residual(64), nn.Conv2d(64, 40, 1))
     recipe = Recipe(
         distil=max(epochs // 10, 1),
@@ -171,7 +172,7 @@ def bottleneck(seed: int, data: Cifar, out: Path, epochs: int) -> CifarResult:
     split.distil(feed, report(seed))
     split.joint(feed, report(seed))
     held = build.Labelled(data.held.numpy(), data.held_labels.numpy())
-    package = build.save(build.build(split, feed, held, 3, report(seed)), out / f"cifar{seed}", "cifar10")
+    package = build.save(build.build(split, feed, held, CODED, report(seed)), out / f"cifar{seed}", "cifar10")
     result = evaluate(package, build.inputs_of(package.head, data.test), data.test_labels)
     build.save_measured(package, measured(package, result), result.exit_accuracy)
     full = parameters(teacher)

@@ -140,6 +140,16 @@ def test_every_stage_of_training_changes_what_it_trains_and_nothing_else() -> No
     assert same(s.head, head)
 
 
+def test_an_exit_apart_trains_itself_alone() -> None:
+    x = images(4)
+    for apart in (False, True):
+        head = split().head.train()
+        head.apart = apart
+        head(x)[1].sum().backward()
+        assert [p.grad is None for p in head.trunk.parameters()] == [apart] * len(list(head.trunk.parameters()))
+        assert all(p.grad is not None for p in head.leave.parameters())
+
+
 def test_answers_that_come_with_the_data_are_learnt_instead_of_the_teachers() -> None:
     x, y = images(16), torch.from_numpy(np.arange(16) % CLASSES)
 

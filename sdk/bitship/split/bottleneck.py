@@ -44,17 +44,18 @@ class Head(nn.Module):  # type: ignore[misc]
     trunk    images to ``width`` channels
     encode   the trunk's result to the features that are sent
     leave    the trunk's result to logits
+    apart    the exit's loss trains the exit alone: a small trunk is kept for what is sent
 
     forward returns (features [N, C, H, W], logits [N, classes]).
     """
 
-    def __init__(self, trunk: Any, encode: Any, leave: Any) -> None:
+    def __init__(self, trunk: Any, encode: Any, leave: Any, apart: bool = False) -> None:
         super().__init__()
-        self.trunk, self.encode, self.leave = trunk, encode, leave
+        self.trunk, self.encode, self.leave, self.apart = trunk, encode, leave, apart
 
     def forward(self, x: Any) -> tuple[Any, Any]:
         seen = self.trunk(x)
-        return self.encode(seen), self.leave(seen)
+        return self.encode(seen), self.leave(seen.detach() if self.apart and self.training else seen)
 
 
 def exit_branch(width: int, classes: int, channels: tuple[int, int] = (32, 48)) -> Any:
