@@ -36,7 +36,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SplitPackage:
 def program(*words: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A command that says where it listens in its first line; its port."""
     with subprocess.Popen(
-        [*BITSHIP, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["sh", "-c", 'trap "" INT; exec "$@"', "-", *BITSHIP, *map(str, words)],  # as of a script in the background
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as p:
         try:
             assert p.stdout is not None

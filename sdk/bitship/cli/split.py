@@ -1,6 +1,9 @@
 """bitship split: a tail on a server, heads on devices, and what lies between."""
 
-from collections.abc import Callable
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +40,23 @@ def _address(text: str) -> tuple[str, int]:
     if not separator or not port.isdigit() or int(port) > 65535 or not host:
         raise typer.BadParameter(f"'{text}' is no HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def _told_to_end() -> threading.Event:
+    """Return what SIGINT and SIGTERM set from now on, also where whoever started this program ignored them."""
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    return told
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """End the block at SIGINT and SIGTERM, also where whoever started this program ignored them."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
 
 
 def _security(folder: Path | None, who: str) -> "Security | None":
@@ -115,15 +135,10 @@ def serve_ray(
     start_s: Annotated[float, typer.Option(min=1, help="How long Ray may take to come up.")] = 120.0,
 ) -> None:
     """Serve a package's tail on this machine's loopback with Ray Serve, which scales it over processes."""
-    import signal
-    import threading
-
     from bitship.split.ray_serve import RayOptions, serving_on_ray
 
     options = RayOptions(port, replicas, batch, wait_ms, queue, scratch, start_s)
-    done = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):  # before it starts, which Ray does not like to be interrupted in
-        signal.signal(number, lambda *_: done.set())
+    done = _told_to_end()  # before it starts, which Ray does not like to be interrupted in
     with serving_on_ray(package, tail, options) as address:
         console().print(f"serving {package.name} at {address} (Ray Serve, replicas: {replicas}; loopback, no TLS)")
         done.wait()
@@ -144,7 +159,6 @@ def gateway(
     mqtt_token: Annotated[Path | None, typer.Option(help="A file (mode 600) with the broker's password.")] = None,
 ) -> None:
     """Forward framed features of a device, over a serial line, TCP or MQTT, to a server."""
-    import contextlib
     import socket
 
     from bitship.split import package as packages
@@ -166,17 +180,16 @@ def gateway(
                 line = SerialLine(serial, baud)
             except OSError as e:
                 raise DeviceError(f"{serial}: cannot be opened: {e.strerror or e}") from None
-            console().print(f"gateway: {serial} to {server}")
-            with contextlib.suppress(KeyboardInterrupt):
+            with _until_interrupted():
+                console().print(f"gateway: {serial} to {server}")
                 made.serve(line)
             return
         host, port = _address(listen or "")
         if not is_loopback(host):
             raise DeviceError(f"{host}: frames over TCP are not encrypted; a gateway listens on loopback alone")
-        with socket.create_server((host, port)) as listener:
+        with socket.create_server((host, port)) as listener, _until_interrupted():
             console().print(f"gateway: {host}:{listener.getsockname()[1]} to {server}")
-            with contextlib.suppress(KeyboardInterrupt):
-                made.serve_tcp(listener)
+            made.serve_tcp(listener)
     except OSError as e:
         raise DeviceError(f"{serial or listen}: {e.strerror or e}") from None
     finally:
@@ -187,17 +200,12 @@ def gateway(
 def _serve_mqtt(
     gateway: "Gateway", where: str, topic: str, ca: Path | None, user: str | None, token: Path | None, server: str
 ) -> None:
-    import signal
-    import threading
-
     from bitship.split import mqtt
     from bitship.split.security import read_token
 
     broker = mqtt.Broker(*_address(where), topic, ca, user, None if token is None else read_token(token))
-    done = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: done.set())
-    mqtt.serve(gateway, broker, lambda: console().print(f"gateway: {broker} {topic}/+/up to {server}"), done)
+    told = _told_to_end()
+    mqtt.serve(gateway, broker, lambda: console().print(f"gateway: {broker} {topic}/+/up to {server}"), told)
 
 
 def certs(
@@ -223,16 +231,13 @@ def proxy(
     seconds: Annotated[float | None, typer.Option(min=0, help="End after this time; else at an interrupt.")] = None,
 ) -> None:
     """Put a slow link before a server: rate, delay and loss, in user space."""
-    import contextlib
-    import threading
-
     from bitship.split.link import Link, Shape
 
     host, port = _address(server)
+    told = _told_to_end()
     with Link(host, port, Shape(rate_kbps * 1e3, delay_ms / 1e3, loss), listen) as link:
         console().print(f"link: {link.address} to {server}")
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait(seconds)
+        told.wait(seconds)
         console().print(f"link: {link.up.nbytes} B up, {link.down.nbytes} B down")
 
 
