@@ -19,12 +19,6 @@ nn = torch.nn
 F = torch.nn.functional
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Random weights that do not depend on which tests ran before."""
-    torch.manual_seed(0)
-
-
 def small() -> Any:
     from bitship.models.vit import VitConfig, vit
 

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,19 +42,23 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _told_to_end() -> threading.Event:
-    """Return what SIGINT and SIGTERM set from now on, also where whoever started this program ignored them."""
-    told = threading.Event()
+def _at_the_end(call: Callable[..., Any]) -> None:
+    """Have SIGINT and SIGTERM call this from now on, also where whoever started this program ignored them."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, call)
+
+
+def _told_to_end() -> threading.Event:
+    """Return what SIGINT and SIGTERM set from now on."""
+    told = threading.Event()
+    _at_the_end(lambda *_: told.set())
     return told
 
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """End the block at SIGINT and SIGTERM, also where whoever started this program ignored them."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
+    """End the block at SIGINT and SIGTERM."""
+    _at_the_end(signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         yield
 
